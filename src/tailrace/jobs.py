@@ -1,0 +1,81 @@
+"""The RQ jobs of runs: alone touches RQ and Redis."""
+
+from __future__ import annotations
+
+import asyncio
+
+from redis import Redis
+from redis.exceptions import RedisError
+from rq import Queue
+from rq.serializers import JSONSerializer
+
+from tailrace.errors import EnqueueFailed
+from tailrace.runs import Run
+from tailrace.settings import Settings
+
+__all__ = ["PERFORM", "Jobs", "connect_redis", "job_id"]
+
+# Named by string, so that the API process imports no agent code.
+PERFORM = "tailrace_worker.job.perform"
+
+# How long RQ keeps a job's hash after it ended, for rq-dashboard. The run's own record is in MongoDB.
+_RESULT_TTL = 86_400
+_FAILURE_TTL = 7 * 86_400
+
+# RQ kills a horse this long after the run's own timeout should have ended it in good order.
+_GRACE_SECONDS = 30
+
+
+def connect_redis(settings: Settings) -> Redis:
+    """A Redis client with bounded waits; it connects at its first command."""
+    return Redis.from_url(
+        settings.redis_url,
+        socket_connect_timeout=2,
+        socket_timeout=None,  # RQ's worker blocks in BLPOP for as long as it likes
+        health_check_interval=15,
+    )
+
+
+def job_id(run: Run) -> str:
+    """The RQ job of a run's attempt: names session and run, so that a person finds both in rq-dashboard."""
+    return f"{run.session_id}_{run.run_id}_{run.attempt}"
+
+
+class Jobs:
+    """The queue of runs, seen from the API."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._redis = Redis.from_url(settings.redis_url, socket_connect_timeout=2, socket_timeout=5)
+        self._queue = Queue(settings.queue, connection=self._redis, serializer=JSONSerializer)
+        self._timeout = int(settings.run_timeout_seconds) + _GRACE_SECONDS
+
+    async def enqueue(self, run: Run) -> None:
+        """Hand `run` to a worker.
+
+        Raises `EnqueueFailed` when Redis does not answer.
+        """
+        try:
+            await asyncio.to_thread(self._enqueue, run)
+        except (RedisError, OSError) as error:
+            raise EnqueueFailed(f"Redis did not take the job of run {run.run_id}: {error}") from error
+
+    def _enqueue(self, run: Run) -> None:
+        self._queue.enqueue_call(
+            PERFORM,
+            args=(run.session_id, run.run_id),
+            job_id=job_id(run),
+            timeout=self._timeout,
+            result_ttl=_RESULT_TTL,
+            failure_ttl=_FAILURE_TTL,
+            description=f"run {run.run_id} of session {run.session_id}, agent {run.agent}",
+            meta={"session_id": run.session_id, "run_id": run.run_id, "attempt": run.attempt},
+        )
+
+    async def ping(self) -> None:
+        """Return if Redis answers; raise `RedisError` or `OSError` otherwise."""
+        await asyncio.to_thread(self._redis.ping)
+
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
