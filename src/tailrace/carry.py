@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import math
+import sys
 from collections.abc import Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -14,7 +15,7 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-__all__ = ["MAX_EVENT_BYTES", "MAX_DEPTH", "carry", "carry_data"]
+__all__ = ["MAX_DEPTH", "MAX_EVENT_BYTES", "carry", "carry_data", "is_storable"]
 
 MAX_EVENT_BYTES = 256 * 1024  # of UTF-8 text in one event; MongoDB's own limit is 16 MB
 MAX_DEPTH = 48  # BSON allows 100 levels; the envelope and the change stream's wrapper need some
@@ -38,6 +39,11 @@ def carry(value: Any) -> Any:
     return _Budget(MAX_EVENT_BYTES).value(value, 0)
 
 
+def is_storable(value: Any) -> bool:
+    """Whether `value`, as JSON decodes it, can be stored as it is: nothing would be changed or cut."""
+    return bool(_Budget(sys.maxsize).value(value, 0) == value)
+
+
 class _Budget:
     """The bytes that one event may still take."""
 
@@ -46,7 +52,7 @@ class _Budget:
     def __init__(self, left: int) -> None:
         self.left = left
 
-    def value(self, value: Any, depth: int) -> Any:
+    def value(self, value: Any, depth: int) -> Any:  # noqa: PLR0911 - one line a kind reads best
         if value is None or isinstance(value, bool):
             return self._spent(value)
         if isinstance(value, str):

@@ -1,14 +1,14 @@
 """Everything Tailrace raises on purpose.
 
-    TailraceError
-    ├── SettingError          an environment variable has a value that is not allowed
-    ├── Fenced                this writer's run belongs to another attempt, or has ended
-    ├── RunConflict           the session already has an active run
-    ├── NotYours              the session exists and belongs to somebody else
-    ├── CursorError           a place to start from that cannot be served
-    ├── EnqueueFailed         Redis did not take the job
-    ├── EmbeddedUnavailable   no mongod or valkey-server can be found on this machine
-    └── MigrationNeeded       the database refuses an index or is not a replica set
+TailraceError
+├── SettingError          an environment variable has a value that is not allowed
+├── Fenced                this writer's run belongs to another attempt, or has ended
+├── RunConflict           the session already has an active run
+├── NotYours              the session exists and belongs to somebody else
+├── CursorError           a place to start from that cannot be served
+├── EnqueueFailed         Redis did not take the job
+├── EmbeddedUnavailable   no mongod or valkey-server can be found on this machine
+└── MigrationNeeded       the database refuses an index or is not a replica set
 """
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "RunConflict",
     "SettingError",
     "TailraceError",
+    "Unauthorized",
 ]
 
 
@@ -49,6 +50,10 @@ class RunConflict(TailraceError):
 
 class NotYours(TailraceError):
     """The session belongs to another user."""
+
+
+class Unauthorized(TailraceError):
+    """The request carries no valid bearer token."""
 
 
 class CursorError(TailraceError):

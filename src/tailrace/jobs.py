@@ -75,7 +75,6 @@ class Jobs:
         """Return if Redis answers; raise `RedisError` or `OSError` otherwise."""
         await asyncio.to_thread(self._redis.ping)
 
-
     def close(self) -> None:
         """Close the connections."""
         self._redis.close()

@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Mapping
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
 from pymongo import ASCENDING, AsyncMongoClient, IndexModel
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import (
+    BulkWriteError,
+    ConnectionFailure,
+    ExecutionTimeout,
+    OperationFailure,
+    PyMongoError,
+    WaitQueueTimeoutError,
+)
 from pymongo.uri_parser import parse_uri
 
 from tailrace.errors import MigrationNeeded, SettingError
 from tailrace.settings import Settings
 
-__all__ = ["Database", "INDEXES", "connect", "ensure_indexes", "settled", "start_session"]
+__all__ = [
+    "INDEXES",
+    "Database",
+    "connect",
+    "ensure_indexes",
+    "is_passing",
+    "patiently",
+    "ping",
+    "settled",
+    "start_session",
+]
 
 Database = AsyncDatabase[dict[str, Any]]
 T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+_RETRY_SECONDS = (0.05, 1.0)  # first and longest wait between tries while MongoDB is away
 
 # Measured on three nodes: with the driver's defaults a hung primary stalls writes for 26 s, with these 4-6 s.
 # Without a socket timeout a half-dead connection hangs for ever. What the URL says wins.
@@ -84,12 +106,12 @@ def _client(settings: Settings) -> AsyncMongoClient[dict[str, Any]]:
     return cast("AsyncMongoClient[dict[str, Any]]", AsyncIOMotorClient(settings.mongodb_url, **options))
 
 
-async def settled(result: T | Awaitable[T]) -> T:
+async def settled(result: Any) -> Any:
     """The value of a call that PyMongo makes awaitable and Motor does not, or the other way round.
 
     `close`, `start_session`, `watch` and `aggregate` are all that differ between the two.
     """
-    return cast("T", await result if inspect.isawaitable(result) else result)
+    return await result if inspect.isawaitable(result) else result
 
 
 @asynccontextmanager
@@ -126,3 +148,41 @@ async def ping(database: Database) -> None:
     hello = await database.client.admin.command("hello")
     if not (hello.get("isWritablePrimary") or hello.get("msg") == "isdbgrid"):
         raise PyMongoError("the server that answers is not the primary")
+
+
+def is_passing(error: PyMongoError) -> bool:
+    """Whether `error` is weather (a failover, a cut connection, no primary yet) and not an answer.
+
+    After it a write may or may not have happened.
+    """
+    if isinstance(error, (ConnectionFailure, WaitQueueTimeoutError, ExecutionTimeout)):
+        return True
+    if isinstance(error, BulkWriteError):  # e.g. the primary stepped down before a majority had the batch
+        details = error.details or {}
+        return bool(details.get("writeConcernErrors")) or any(
+            found.get("code") in _PASSING_CODES for found in details.get("writeErrors", ())
+        )
+    if isinstance(error, OperationFailure):
+        return error.code in _PASSING_CODES or error.has_error_label("RetryableWriteError")
+    return False
+
+
+# The retryable codes of the server's "retryable writes" and "retryable reads" specifications, and 50
+# (MaxTimeMSExpired), 64 (WriteConcernFailed), 262 (ExceededTimeLimit).
+_PASSING_CODES = frozenset(
+    (6, 7, 50, 64, 89, 91, 134, 189, 262, 9001, 10_058, 10_107, 11_600, 11_602, 13_435, 13_436)
+)
+
+
+async def patiently(attempt: Callable[[], Awaitable[T]]) -> T:
+    """The result of `attempt`, tried again while MongoDB is only away; the caller bounds the time."""
+    delay, longest = _RETRY_SECONDS
+    while True:
+        try:
+            return await attempt()
+        except PyMongoError as error:
+            if not is_passing(error):
+                raise
+            log.warning("MongoDB is away, trying again", extra={"action": "mongo", "error": str(error)[:200]})
+        await asyncio.sleep(delay)
+        delay = min(delay * 2, longest)

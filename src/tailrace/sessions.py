@@ -26,7 +26,9 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float  # Unix seconds
     updated_at: float  # Unix seconds of the newest prompt
     title: str = ""  # the beginning of the first prompt
-    last_seq: int = 0  # the log's end when its last run finished; keeps `seq` going when the events have expired
+    last_seq: int = (
+        0  # the log's end at the last `finish`: `seq` goes on from it when the events have expired
+    )
 
 
 class Sessions:
@@ -58,10 +60,11 @@ class Sessions:
             if owned is None:
                 raise NotYours from None
             return owned  # two first prompts of one user at once: the other one made it
+        assert found is not None  # an upsert returns what it made
         return from_document(Session, found)
 
     async def owned_by(self, session_id: str, user: str) -> Session | None:
-        """The session if it exists and is `user`'s, else None: the two cases are not told apart on purpose."""
+        """The session if it exists and is `user`'s, else None: the two are not told apart on purpose."""
         found = await self._collection.find_one({"_id": session_id, "owner": user})
         return None if found is None else from_document(Session, found)
 

@@ -37,7 +37,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8000  # 0 takes a free one
     max_body_bytes: Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024)] = 4 * 1024 * 1024
-    keep_alive_seconds: Annotated[float, Meta(ge=0.1, le=15)] = 14.0  # a silent stream gets a comment this often
+    keep_alive_seconds: Annotated[float, Meta(ge=0.1, le=15)] = 14.0  # silence before a comment
 
     # Who may use it. One of secret, public key or JWKS.
     jwt_secret: str | None = None  # HS256, at least 32 characters
@@ -45,6 +45,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     jwt_jwks_file: str | None = None  # RS256 or ES256, by `kid`
     jwt_audience: str = "tailrace"
     jwt_issuer: str = "tailrace"
+    dev_user: str | None = None  # the page gets a token of this user, on loopback only; set by `tailrace dev`
 
     # The worker.
     queue: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "tailrace"
@@ -113,6 +114,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             if (value := getattr(self, field)) != getattr(default, field) and value is not None
         }
 
+    def shown(self) -> dict[str, Any]:
+        """Every variable and its value, for a person: secrets and passwords are hidden."""
+        return {variable(field): _hidden(field, getattr(self, field)) for field in self.__struct_fields__}
+
 
 _KEEP_THEIR_NAMES = ("mongodb_url", "mongodb_db", "redis_url", "langfuse_")
 _SECRET = ("jwt_secret", "langfuse_secret_key")
@@ -152,7 +157,10 @@ def _parsed(name: str, text: str, kind: Any) -> Any:
         raise SettingError(f"{name}={shown} is not allowed: {_allowed(kind)}.") from error
 
 
-_FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_FLAGS = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
 
 
 def _allowed(kind: Any) -> str:
@@ -171,6 +179,12 @@ def _allowed(kind: Any) -> str:
             if meta.le is not None:
                 words += f" to {meta.le:,}"
     return f"it must be {words}"
+
+
+def _hidden(field: str, value: Any) -> Any:
+    if field in _SECRET and value is not None:
+        return "(hidden)"
+    return _without_password(value) if isinstance(value, str) else value
 
 
 def _without_password(url: str) -> str:

@@ -1,0 +1,193 @@
+"""The event log: inserts in order, reads after a position, watches from a moment. Alone touches `events`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from bson import Timestamp
+from pymongo import ASCENDING, DESCENDING, ReadPreference, WriteConcern
+from pymongo.asynchronous.change_stream import AsyncCollectionChangeStream
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.errors import PyMongoError
+from pymongo.read_concern import ReadConcern
+
+from tailrace.events import Event
+from tailrace.mongo import Database, settled, start_session
+from tailrace.sessions import Sessions
+
+__all__ = ["Bounds", "Changes", "End", "EventLog"]
+
+MAX_AWAIT_MS = 1_000  # how long the server holds an idle change stream's request; below the socket timeout
+WATCH_BATCH = 1_000  # events in one answer of the change stream
+
+# The server sends only what a reader needs: the document, and the token and time that resuming needs.
+_WATCH_FIELDS = {"$project": {"clusterTime": 1, "fullDocument": 1}}
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """The positions that a session's log holds now; `first` is `last + 1` when every event has expired."""
+
+    first: int
+    last: int
+
+
+class End(msgspec.Struct, frozen=True):
+    """Where the next event goes."""
+
+    seq: int
+    timestamp: float
+
+
+class EventLog:
+    """Every session's events, in order. All reads see only what a majority has, on the primary."""
+
+    def __init__(self, database: Database, *, retention_seconds: float) -> None:
+        self._database = database
+        self._sessions = Sessions(database)
+        self._retention_seconds = retention_seconds
+        self._events = database.get_collection(
+            "events",
+            read_preference=ReadPreference.PRIMARY,
+            read_concern=ReadConcern("majority"),
+            write_concern=WriteConcern("majority"),
+        )
+
+    async def read(
+        self, session_id: str, *, after: int, limit: int, at: Timestamp | None = None
+    ) -> list[Event]:
+        """Up to `limit` events with `seq > after`, ascending.
+
+        With `at`, the read sees everything that was committed up to that cluster time, or waits for it.
+        """
+        async with start_session(self._database) as session:
+            if at is not None:
+                session.advance_operation_time(at)
+            cursor = self._events.find(
+                {"session_id": session_id, "seq": {"$gt": after}}, {"expires_at": 0}, session=session
+            )
+            found = await cursor.sort("seq", ASCENDING).limit(limit).to_list(None)
+        return [Event.from_document(document) for document in found]
+
+    async def bounds(self, session_id: str) -> Bounds:
+        """The first and last position, seeing every write until now; 1 and 0 for a session without events."""
+        async with start_session(self._database) as session:
+            await self._advanced(session)
+            last = (await self.end(session_id, session)).seq
+            first = await self._events.find_one(
+                {"session_id": session_id}, {"seq": 1}, sort=[("seq", ASCENDING)], session=session
+            )
+        return Bounds(first["seq"] if first else last + 1, last)
+
+    async def last(self, session_id: str) -> Event | None:
+        """The newest event, unless it has expired."""
+        found = await self._events.find_one({"session_id": session_id}, sort=[("seq", DESCENDING)])
+        return Event.from_document(found) if found else None
+
+    async def seq_at(self, session_id: str, timestamp: float) -> int:
+        """The smallest `seq` whose timestamp is not before `timestamp`; the next free one when none is.
+
+        Timestamps never decrease, so everything from that `seq` on is as new or newer.
+        """
+        at_or_after = {"session_id": session_id, "timestamp": {"$gte": timestamp}}
+        nearest = await self._events.find_one(
+            at_or_after, {"timestamp": 1}, sort=[("session_id", ASCENDING), ("timestamp", ASCENDING)]
+        )
+        if nearest is None:
+            return (await self.end(session_id)).seq + 1
+        ties = {"session_id": session_id, "timestamp": nearest["timestamp"]}
+        first = await self._events.find_one(ties, {"seq": 1}, sort=[("seq", ASCENDING)])
+        return int(first["seq"]) if first else (await self.bounds(session_id)).first
+
+    async def now(self) -> Timestamp:
+        """The cluster time of this moment: every event acknowledged before the call is not after it."""
+        async with start_session(self._database) as session:
+            return await self._advanced(session)
+
+    @asynccontextmanager
+    async def watch(self, session_ids: Iterable[str], *, start_at: Timestamp) -> AsyncIterator[Changes]:
+        """The inserts of these sessions, from `start_at` inclusive; the change stream is open on entry."""
+        chosen = {"operationType": "insert", "fullDocument.session_id": {"$in": sorted(session_ids)}}
+        async with start_session(self._database) as session:
+            stream: AsyncCollectionChangeStream[dict[str, Any]] = await settled(
+                self._events.watch(
+                    [{"$match": chosen}, _WATCH_FIELDS],
+                    start_at_operation_time=start_at,
+                    max_await_time_ms=MAX_AWAIT_MS,
+                    batch_size=WATCH_BATCH,
+                    session=session,
+                )
+            )
+            async with stream:
+                yield Changes(stream, session, start_at)
+
+    def expires_at(self, timestamp: float) -> datetime:
+        """When an event of that Unix time may be deleted."""
+        return datetime.fromtimestamp(timestamp + self._retention_seconds, UTC)
+
+    async def insert(self, events: Sequence[Event]) -> None:
+        """Insert `events`; a majority has them on return. Only for `Writer`, which keeps the fence.
+
+        Raises `BulkWriteError` at the first one whose place is taken; those before it are stored.
+        """
+        # Ordered: the server stops at the first collision, so nothing lands behind a fence or a hole.
+        await self._events.insert_many([event.to_document() for event in events], ordered=True)
+
+    async def end(self, session_id: str, session: AsyncClientSession | None = None) -> End:
+        """The log's end, also when its events have expired."""
+        found = await self._events.find_one(
+            {"session_id": session_id},
+            {"seq": 1, "timestamp": 1},
+            sort=[("seq", DESCENDING)],
+            session=session,
+        )
+        if found is not None:
+            return End(found["seq"], found["timestamp"])
+        return End(await self._sessions.last_seq(session_id), 0.0)
+
+    async def standing(self, wanted: Sequence[Event]) -> tuple[list[Event], End]:
+        """What stands where `wanted` should go, and the log's end; both see every write until now."""
+        session_id = wanted[0].session_id
+        async with start_session(self._database) as session:
+            at = await self._advanced(session)
+            end = await self.end(session_id, session)
+        found = await self.read(session_id, after=wanted[0].seq - 1, limit=len(wanted), at=at)
+        return found, end
+
+    async def _advanced(self, session: AsyncClientSession) -> Timestamp:
+        await self._database.command("ping", session=session)
+        if session.operation_time is None:
+            raise PyMongoError("the server gives no operation time: it is not a replica set member")
+        return session.operation_time
+
+
+class Changes:
+    """An open change stream and how far it has come."""
+
+    def __init__(
+        self,
+        stream: AsyncCollectionChangeStream[dict[str, Any]],
+        session: AsyncClientSession,
+        position: Timestamp,
+    ) -> None:
+        self._stream = stream
+        self._session = session
+        self.position = position  # everything before it has been returned; where another stream may begin
+
+    async def next(self) -> Event | None:
+        """The next event; None when the server had none for `MAX_AWAIT_MS`.
+
+        Raises `PyMongoError` when the stream cannot go on; events may then be missing.
+        """
+        # What was majority-committed before an empty answer was asked for cannot come after it. The time that
+        # the empty answer itself carries is newer than what it looked at.
+        asked_at = self._session.operation_time
+        change = await self._stream.try_next()
+        if change is None:
+            self.position = asked_at or self.position
+            return None
+        self.position = change["clusterTime"]
+        return Event.from_document(change["fullDocument"])

@@ -1,0 +1,7 @@
+"""The live side of a process: one change stream in, every reader's frames out."""
+
+from tailrace.live.feed import Feed, Until
+from tailrace.live.live import Live
+from tailrace.live.subscription import Subscription
+
+__all__ = ["Feed", "Live", "Subscription", "Until"]

@@ -1,0 +1,174 @@
+"""The feed: one reader's bytes, from its cursor through history into live, without a seam."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from tailrace.eventlog import EventLog
+from tailrace.events import Event
+from tailrace.live.channel import Channel
+from tailrace.live.hub import Hub
+from tailrace.live.sse import KEEP_ALIVE, Frame, control, frame
+from tailrace.live.subscription import Subscription
+from tailrace.live.tail import Tail
+from tailrace.mongo import patiently
+
+__all__ = ["Feed", "Until"]
+
+log = logging.getLogger(__name__)
+
+PAGE = 500  # events of history read at once; what a slow reader can make this process hold
+HOLE_SECONDS = 0.2  # between looks at a hole that neither history nor the channel fills
+
+
+class Until(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a stream ends by itself."""
+
+    kind: Literal["replay", "finish", "never"]  # after history; after the finish of `run_id`; not at all
+    run_id: str | None = None
+
+
+class Feed:
+    """The chunks of one reader's stream: every event after `after`, in order, once.
+
+    It joins the channel first and waits until the tail covers the session, then reads history up to at least
+    that moment, then takes frames from the channel. History that is read before the tail covers the session
+    misses what is written in between. A frame that is not `seq + 1` is never sent: the reader goes back to
+    history for what is missing.
+    """
+
+    def __init__(
+        self,
+        event_log: EventLog,
+        hub: Hub,
+        tail: Tail,
+        slots: asyncio.Semaphore,
+        *,
+        session_id: str,
+        after: int,
+        until: Until,
+        only_run: str | None = None,
+    ) -> None:
+        self.subscription = Subscription()
+        self._log = event_log
+        self._hub = hub
+        self._tail = tail
+        self._slots = slots  # bounds the history reads of the whole process
+        self._session_id = session_id
+        self._seq = after  # the newest event that was sent or filtered out
+        self._until = until
+        self._only_run = only_run
+        self._ended = False
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """What to send, in pieces of whole frames, until the stream's end or `subscription.close`."""
+        source = self._replay() if self._until.kind == "replay" else self._follow()
+        async for chunk in source:
+            if chunk:
+                self.subscription.sent = True
+                yield chunk
+        if self.subscription.closing == "draining" and not self._ended:
+            yield control("stream.rotate", {"reason": "draining"})
+
+    @property
+    def _over(self) -> bool:
+        return self._ended or self.subscription.closing is not None
+
+    async def _replay(self) -> AsyncIterator[bytes]:
+        async for chunk in self._history(at=None):
+            yield chunk
+
+    async def _follow(self) -> AsyncIterator[bytes]:
+        with self._hub.join(self._session_id, self.subscription) as channel:
+            epoch = None
+            while not self._over:
+                if epoch != channel.epoch or channel.after(self._seq) is None:
+                    if epoch == channel.epoch:
+                        yield control("stream.lagged", {"seq": self._seq})
+                    while not self._over and not self._hub.covers(self._session_id):
+                        yield await self._idle()
+                    epoch = channel.epoch
+                    async for chunk in self._history(at=self._tail.position):
+                        yield chunk
+                async for chunk in self._live(channel, epoch):
+                    yield chunk
+
+    async def _live(self, channel: Channel, epoch: int) -> AsyncIterator[bytes]:
+        """Frames from the channel, until it no longer holds what comes next."""
+        while not self._over and channel.epoch == epoch:
+            frames = channel.after(self._seq)
+            if frames is None:
+                return
+            yield self._taken(frames) if frames else await self._idle()
+
+    async def _history(self, at: Any) -> AsyncIterator[bytes]:
+        """What the log holds after `seq`, page by page, seeing at least everything up to cluster time `at`."""
+        at = at or await patiently(self._log.now)
+        while not self._over:
+            page: Sequence[Event] = ()
+            reading = asyncio.ensure_future(self._page(at))
+            reading.add_done_callback(lambda _: self.subscription.wake())
+            try:
+                while not (reading.done() or self._over):
+                    yield await self._idle()
+                page = reading.result() if reading.done() else ()
+            finally:
+                reading.cancel()
+            if page and page[0].seq != self._seq + 1:
+                yield await self._jump(page[0].seq)
+                continue
+            yield self._taken([frame(event) for event in _contiguous(page)])
+            if len(page) < PAGE:
+                return
+
+    async def _page(self, at: Any) -> Sequence[Event]:
+        async with self._slots:
+            return await patiently(
+                lambda: self._log.read(self._session_id, after=self._seq, limit=PAGE, at=at)
+            )
+
+    async def _jump(self, seq: int) -> bytes:
+        """Events between the reader and `seq` are gone: say so if they expired, else look again for them."""
+        bounds = await patiently(lambda: self._log.bounds(self._session_id))
+        if bounds.first <= self._seq + 1:
+            log.error(
+                "A hole in the log", extra={"action": "hole", "session_id": self._session_id, "seq": seq}
+            )
+            await asyncio.sleep(HOLE_SECONDS)
+            return b""
+        self._seq = bounds.first - 1
+        return control("stream.reset", {"reason": "expired", "from_seq": bounds.first})
+
+    async def _idle(self) -> bytes:
+        """Wait for a wake; a comment if one is due, else nothing."""
+        await self.subscription.wait()
+        if not self.subscription.due:
+            return b""
+        self.subscription.due = False
+        return KEEP_ALIVE
+
+    def _taken(self, frames: Iterable[Frame]) -> bytes:
+        """The bytes of `frames` that this reader gets, up to where its stream ends."""
+        chosen: list[bytes] = []
+        for item in frames:
+            assert item.seq == self._seq + 1
+            self._seq = item.seq
+            if self._only_run is None or item.run_id == self._only_run:
+                chosen.append(item.data)
+            if item.event_type == "finish" and item.run_id == self._until.run_id:
+                self._ended = True
+                break
+        return b"".join(chosen)
+
+
+def _contiguous(page: Sequence[Event]) -> Sequence[Event]:
+    """`page` up to its first hole."""
+    for nth, event in enumerate(page):
+        if event.seq != page[0].seq + nth:
+            return page[:nth]
+    return page

@@ -1,0 +1,145 @@
+"""The tail: the process's one change stream, filtered by the sessions that have a reader here.
+
+When that set grows, a second stream is opened from where the first one is, and takes over: make before break,
+so readers feel nothing. It starts by time and not by resume token: a token does not outlive the filter it was
+made under (the server answers 280 for ever once the session that owns it has left the set, SERVER-107889).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from bson import Timestamp
+from pymongo.errors import PyMongoError
+
+from tailrace.eventlog import Changes, EventLog
+from tailrace.live.hub import Hub
+from tailrace.mongo import patiently
+
+__all__ = ["Tail"]
+
+log = logging.getLogger(__name__)
+
+REOPEN_SECONDS = 0.05  # the shortest time between two filters; a burst of joins shares one
+REST_AFTER = 200  # events handled before other tasks get a turn; the driver's batch alone would not yield
+STUCK_SECONDS = 10.0  # without any answer from the change stream; an idle one answers every second
+
+
+class Tail:
+    """Follows the log for the hub until cancelled; whatever breaks it, readers are sent back to history."""
+
+    def __init__(self, event_log: EventLog, hub: Hub) -> None:
+        self._log = event_log
+        self._hub = hub
+        self._current: _Pump | None = None
+        self.reopened = 0  # filters opened
+        self.broken = 0  # streams that could not go on
+
+    @property
+    def position(self) -> Timestamp | None:
+        """The cluster time up to which every covered event was published; None while no stream is open."""
+        return self._current.position if self._current else None
+
+    def status(self) -> str | None:
+        """What is wrong with the change stream, in words; None when it is well."""
+        if self._current is None:
+            return "no change stream is open"
+        silent = time.monotonic() - self._current.moved_at
+        return f"the change stream has not answered for {silent:.0f} s" if silent > STUCK_SECONDS else None
+
+    async def run(self) -> None:
+        """Follow for ever. Run it as a task of its own: cancelling a read closes the change stream."""
+        while True:
+            try:
+                await self._follow(await patiently(self._log.now))
+            except PyMongoError as error:
+                self.broken += 1
+                log.warning("The change stream broke", extra={"action": "tail", "error": str(error)[:300]})
+            finally:
+                self._current = None
+                self._hub.lose()
+            await asyncio.sleep(REOPEN_SECONDS)
+
+    async def _follow(self, start_at: Timestamp) -> None:
+        """Keep one pump running over the wanted sessions; raises what ends it."""
+        pump = await self._open(start_at)
+        try:
+            while True:
+                await pump.unless_broken(self._hub.changed.wait())
+                self._hub.changed.clear()
+                if self._hub.filter_is_wrong():
+                    old, pump = pump, await self._open(pump.position, old=pump)
+                    await old.close()
+                    await asyncio.sleep(REOPEN_SECONDS)
+        finally:
+            await pump.close()
+
+    async def _open(self, start_at: Timestamp, old: _Pump | None = None) -> _Pump:
+        pump = _Pump(self._log, self._hub, start_at)
+        try:
+            await pump.opened(beside=old)
+        except BaseException:
+            await pump.close()
+            raise
+        self.reopened += 1
+        self._current = pump
+        self._hub.cover(pump.sessions)
+        return pump
+
+
+class _Pump:
+    """One change stream and the task that publishes what it returns."""
+
+    def __init__(self, event_log: EventLog, hub: Hub, start_at: Timestamp) -> None:
+        self.sessions = hub.sessions
+        self.position = start_at
+        self.moved_at = time.monotonic()
+        self._opened = asyncio.Event()
+        self._task = asyncio.create_task(self._run(event_log, hub.publish), name="tail")
+
+    async def opened(self, beside: _Pump | None) -> None:
+        """Return when the stream is open; raises what kept it from opening, or what ended `beside`."""
+        others = [beside._task] if beside else []
+        await _unless_ended([self._task, *others], self._opened.wait())
+
+    async def unless_broken(self, happening: Coroutine[Any, Any, object]) -> None:
+        """Return when `happening` did; raises what ended the stream before."""
+        await _unless_ended([self._task], happening)
+
+    async def close(self) -> None:
+        """End the stream; what it still held is another's to deliver."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        if not self._task.cancelled():
+            self._task.exception()  # known already, or of no interest to anybody now
+
+    async def _run(self, event_log: EventLog, publish: Callable[..., None]) -> None:
+        async with event_log.watch(self.sessions, start_at=self.position) as changes:
+            self._opened.set()
+            while True:
+                await self._publish_some(changes, publish)
+                await asyncio.sleep(0)
+
+    async def _publish_some(self, changes: Changes, publish: Callable[..., None]) -> None:
+        for _ in range(REST_AFTER):
+            event = await changes.next()
+            self.position = changes.position
+            self.moved_at = time.monotonic()
+            if event is not None:
+                publish(event)
+
+
+async def _unless_ended(pumps: list[asyncio.Task[None]], happening: Coroutine[Any, Any, object]) -> None:
+    """Wait for `happening`; raises what one of the tasks, which should run for ever, ended with."""
+    waiter = asyncio.ensure_future(happening)
+    try:
+        await asyncio.wait([*pumps, waiter], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiter.cancel()
+    for pump in pumps:
+        if pump.done():
+            pump.result()

@@ -1,0 +1,60 @@
+"""Logs: a static message and structured fields, for a person or for a machine."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import msgspec
+
+from tailrace.settings import Settings
+
+__all__ = ["configure"]
+
+# What every record has; the rest came by `extra` and is a field.
+_OWN = {*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName", "color_message"}
+
+# They tell of every request at info.
+_TALKATIVE = ("uvicorn.access", "httpx", "httpx2", "httpcore", "httpcore2")
+
+
+def configure(settings: Settings) -> None:
+    """Log to stderr as the settings say; replaces what was configured before."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json() if settings.log_format == "json" else _Console())
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
+    for name in ("uvicorn", "uvicorn.error", *_TALKATIVE):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [], True
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.DEBUG if settings.log_level == "debug" else logging.WARNING)
+    logging.getLogger("pymongo").setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    return {name: value for name, value in record.__dict__.items() if name not in _OWN}
+
+
+class _Console(logging.Formatter):
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", datefmt="%H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        fields = "".join(f" {name}={value}" for name, value in _fields(record).items())
+        return super().formatMessage(record) + fields
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "timestamp": record.created,
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line, enc_hook=str).decode()

@@ -1,0 +1,157 @@
+"""The writer: one run's place in a session's log, and the fence that keeps a lost run from writing on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+
+import msgspec
+from pymongo.errors import BulkWriteError
+
+from tailrace.carry import carry_data
+from tailrace.errors import Fenced
+from tailrace.eventlog import End, EventLog
+from tailrace.events import Draft, Event, event_id
+from tailrace.mongo import patiently
+
+__all__ = ["Writer"]
+
+
+class Writer:
+    """One attempt's place in a session's log. Not for use by two tasks at once."""
+
+    def __init__(
+        self,
+        event_log: EventLog,
+        session_id: str,
+        *,
+        run_id: str,
+        attempt: int,
+        owns: Callable[[], Awaitable[bool]],
+    ) -> None:
+        self._log = event_log
+        self._session_id = session_id
+        self._run_id = run_id
+        self._attempt = attempt
+        self._owns = owns
+        self._end: End | None = None
+
+    @property
+    def last_seq(self) -> int:
+        """The log's end as this writer last saw it; 0 before its first append."""
+        return self._end.seq if self._end else 0
+
+    async def append(self, drafts: Sequence[Draft]) -> list[Event]:
+        """Append `drafts` in order; on return a majority has them. Waits while MongoDB is away.
+
+        Raises `Fenced` when the run has another attempt or has ended; of the drafts, a prefix may then stand
+        in the log, and nothing more may be written.
+        """
+        stored: list[Event] = []
+        pending: Sequence[Draft] = drafts
+        while pending:
+            events = await self._placed(pending)
+            count = await self._stored(events)
+            stored += events[:count]
+            pending = events[count:]
+        return stored
+
+    async def _placed(self, drafts: Sequence[Draft]) -> list[Event]:
+        if self._end is None:
+            self._end = await patiently(lambda: self._log.end(self._session_id))
+        timestamp = max(round(time.time(), 6), self._end.timestamp)
+        expires_at = self._log.expires_at(timestamp)
+        return [
+            self._place(draft, self._end.seq + nth, timestamp, expires_at)
+            for nth, draft in enumerate(drafts, 1)
+        ]
+
+    def _place(self, draft: Draft, seq: int, timestamp: float, expires_at: datetime) -> Event:
+        carried = draft if isinstance(draft, Event) else _carried(draft)
+        data = carried.data
+        if draft.event_type == "finish":
+            data = {**data, "last_seq": seq}
+        elif draft.event_type == "attempt_superseded":
+            data = {**data, "to_seq": seq - 1}
+        return Event(
+            event_id=event_id(self._session_id, seq),
+            session_id=self._session_id,
+            run_id=self._run_id,
+            attempt=self._attempt,
+            seq=seq,
+            timestamp=timestamp,
+            event_type=carried.event_type,
+            message_id=carried.message_id,
+            parent_ids=carried.parent_ids,
+            tags=carried.tags,
+            metadata=carried.metadata,
+            trace_id=carried.trace_id,
+            observation_id=carried.observation_id,
+            data=data,
+            expires_at=expires_at,
+        )
+
+    async def _stored(self, events: list[Event]) -> int:
+        """How many of `events` stand in the log now; fewer than all when another writer was there first."""
+        count = await patiently(lambda: self._try(events))
+        if count:
+            self._end = End(events[count - 1].seq, events[count - 1].timestamp)
+        return count
+
+    async def _try(self, events: list[Event]) -> int:
+        try:
+            await self._log.insert(events)
+        except BulkWriteError as error:
+            return await self._collided(events, _first_duplicate(error))
+        return len(events)
+
+    async def _collided(self, events: list[Event], at: int) -> int:
+        """Our own events there are a write whose answer was lost; another's are the fence, or a neighbour."""
+        found, end = await self._log.standing(events[at:])
+        own = 0
+        while own < len(found) and _same(found[own], events[at + own]):
+            own += 1
+        if own == 0:
+            if not await self._owns():
+                raise Fenced
+            self._end = end
+        return at + own
+
+
+def _carried(draft: Draft) -> Draft:
+    kept = carry_data(
+        {
+            "data": draft.data,
+            "metadata": draft.metadata,
+            "tags": draft.tags,
+            "parent_ids": draft.parent_ids,
+            "message_id": draft.message_id,
+        }
+    )
+    return msgspec.structs.replace(
+        draft,
+        data=kept["data"],
+        metadata=kept.get("metadata", {}),
+        tags=tuple(kept.get("tags", ())),
+        parent_ids=tuple(kept.get("parent_ids", ())),
+        message_id=kept.get("message_id"),
+    )
+
+
+def _same(found: Event, wanted: Event) -> bool:
+    return (found.run_id, found.attempt, found.event_type, found.timestamp, found.data) == (
+        wanted.run_id,
+        wanted.attempt,
+        wanted.event_type,
+        wanted.timestamp,
+        wanted.data,
+    )
+
+
+def _first_duplicate(error: BulkWriteError) -> int:
+    """The index of the event that collided; re-raises an error of another kind."""
+    for found in (error.details or {}).get("writeErrors", ()):
+        if found.get("code") == 11_000:
+            return int(found["index"])
+    raise error

@@ -1,0 +1,175 @@
+"""History and live, joined: readers that come at any moment see every event once, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tailrace.eventlog import EventLog
+from tailrace.events import Draft
+from tailrace.live import Feed, Live, Until
+from tailrace.live.channel import MAX_BYTES
+from tailrace.mongo import Database
+from tailrace.writer import Writer
+
+
+async def _mine() -> bool:
+    return True
+
+
+class Session:
+    """A run that is being written."""
+
+    def __init__(self, log: EventLog, session_id: str) -> None:
+        self.session_id = session_id
+        self.log = log
+        self.writer = Writer(log, session_id, run_id=f"run-{session_id}", attempt=1, owns=_mine)
+
+    async def write(self, *texts: str) -> None:
+        await self.writer.append([Draft(event_type="message_delta", data={"delta": text}) for text in texts])
+
+    async def finish(self) -> None:
+        await self.writer.append([Draft(event_type="finish", data={"status": "success"})])
+
+    @property
+    def until(self) -> Until:
+        return Until(kind="finish", run_id=f"run-{self.session_id}")
+
+
+@pytest.fixture
+def log(database: Database) -> EventLog:
+    return EventLog(database, retention_seconds=3600)
+
+
+@pytest.fixture
+async def live(log: EventLog) -> AsyncIterator[Live]:
+    async with asyncio.timeout(120), Live(log, keep_alive_seconds=1) as live:
+        yield live
+
+
+def seqs_of(chunks: bytes) -> list[int]:
+    return [int(seq) for seq in re.findall(rb"^id: [^:]+:([0-9]+)$", chunks, re.MULTILINE)]
+
+
+async def drained(live: Live, feed: Feed) -> bytes:
+    """Everything the feed sends until it ends."""
+    with live.opened(feed):
+        return b"".join([chunk async for chunk in feed.chunks()])
+
+
+async def test_a_replay_ends_with_the_newest_event(live: Live, log: EventLog) -> None:
+    session = Session(log, "s1")
+    await session.write("a", "b", "c")
+    feed = live.feed("s1", after=1, until=Until(kind="replay"))
+    assert seqs_of(await drained(live, feed)) == [2, 3]
+
+
+async def test_three_hundred_joins_at_random_moments_see_every_event_once(live: Live, log: EventLog) -> None:
+    chance = random.Random(20261122)
+    sessions = [Session(log, f"s{nth}") for nth in range(30)]
+
+    async def run(session: Session) -> None:
+        for nth in range(60):
+            await session.write(*(f"{nth}.{part}" for part in range(chance.randint(1, 3))))
+            await asyncio.sleep(chance.uniform(0, 0.03))
+        await session.finish()
+
+    async def join(session: Session) -> None:
+        await asyncio.sleep(chance.uniform(0, 1.5))
+        last = (await log.bounds(session.session_id)).last
+        if chance.random() < 0.5:
+            after = chance.randint(0, last)
+        else:
+            event = (await log.read(session.session_id, after=0, limit=max(last, 1)) or [None])[-1]
+            after = (await log.seq_at(session.session_id, event.timestamp if event else 0)) - 1
+        feed = live.feed(session.session_id, after=after, until=session.until)
+        seqs = seqs_of(await drained(live, feed))
+        end = (await log.bounds(session.session_id)).last
+        assert seqs == list(range(after + 1, end + 1))
+
+    async with asyncio.TaskGroup() as group:
+        for session in sessions:
+            group.create_task(run(session))
+        for nth in range(300):
+            group.create_task(join(sessions[nth % len(sessions)]))
+
+
+async def test_a_reader_slower_than_the_channel_is_served_from_history(live: Live, log: EventLog) -> None:
+    session = Session(log, "s1")
+    await session.write("first")
+    feed = live.feed("s1", after=0, until=session.until)
+    received = b""
+    with live.opened(feed):
+        chunks = feed.chunks()
+        while not seqs_of(received):
+            received += await anext(chunks)
+        other = live.feed("s1", after=1, until=session.until)
+        reading = asyncio.create_task(drained(live, other))
+        text = "x" * 20_000
+        for _ in range(2 * MAX_BYTES // len(text)):
+            await session.write(text)
+        await session.finish()
+        assert seqs_of(await reading)[-1] == session.writer.last_seq
+        async for chunk in chunks:
+            received += chunk
+    assert b"event: stream.lagged\n" in received
+    assert seqs_of(received) == list(range(1, session.writer.last_seq + 1))
+
+
+async def test_a_silent_stream_gets_comments(live: Live, log: EventLog) -> None:
+    await Session(log, "s1").write("a")
+    feed = live.feed("s1", after=1, until=Until(kind="never"))
+    with live.opened(feed):
+        async for chunk in feed.chunks():
+            assert chunk == b":\n\n"
+            break
+
+
+async def test_draining_ends_every_stream_with_a_word(live: Live, log: EventLog) -> None:
+    session = Session(log, "s1")
+    await session.write("a")
+    feed = live.feed("s1", after=0, until=Until(kind="never"))
+    with live.opened(feed):
+        chunks = feed.chunks()
+        received = await anext(chunks)
+        while not seqs_of(received):
+            received += await anext(chunks)
+        live.drain()
+        rest = b"".join([chunk async for chunk in chunks])
+    assert b"event: stream.rotate\n" in rest
+
+
+@pytest.mark.parametrize("code", [286, 136, 280, 134])
+async def test_history_lost_by_the_change_stream_is_invisible(
+    live: Live, log: EventLog, database: Database, code: int
+) -> None:
+    session = Session(log, "s1")
+    await session.write("a")
+    reading = asyncio.create_task(drained(live, live.feed("s1", after=0, until=session.until)))
+    await asyncio.sleep(0.2)  # the moment of the fault is arbitrary; the reader may or may not be live by now
+    await database.client.admin.command(
+        {
+            "configureFailPoint": "failCommand",
+            "mode": {"times": 1},
+            "data": {"errorCode": code, "failCommands": ["getMore"], "closeConnection": False},
+        }
+    )
+    for nth in range(50):
+        await session.write(str(nth))
+    await session.finish()
+    assert seqs_of(await reading) == list(range(1, session.writer.last_seq + 1))
+
+
+async def test_events_that_expired_under_a_reader_are_announced(
+    live: Live, log: EventLog, database: Database
+) -> None:
+    session = Session(log, "s1")
+    await session.write("a", "b", "c", "d")
+    await database["events"].delete_many({"seq": {"$lte": 2}})
+    received = await drained(live, live.feed("s1", after=0, until=Until(kind="replay")))
+    assert b'event: stream.reset\ndata: {"reason":"expired","from_seq":3}\n\n' in received
+    assert seqs_of(received) == [3, 4]

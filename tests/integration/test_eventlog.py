@@ -1,0 +1,195 @@
+"""The log on a real replica set, over both drivers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+
+import pytest
+
+from tailrace.errors import Fenced
+from tailrace.eventlog import Bounds, EventLog
+from tailrace.events import Draft, Event
+from tailrace.mongo import Database, connect, ensure_indexes
+from tailrace.sessions import Sessions
+from tailrace.settings import Settings
+from tailrace.writer import Writer
+
+pytestmark = pytest.mark.parametrize("mongo_driver", ["pymongo", "motor"])
+
+
+async def _mine() -> bool:
+    return True
+
+
+async def _lost() -> bool:
+    return False
+
+
+@pytest.fixture
+def log(database: Database) -> EventLog:
+    return EventLog(database, retention_seconds=3600)
+
+
+def writer(log: EventLog, run_id: str = "r1", *, owns: Callable[[], Awaitable[bool]] = _mine) -> Writer:
+    return Writer(log, "s1", run_id=run_id, attempt=1, owns=owns)
+
+
+def deltas(*texts: str) -> list[Draft]:
+    return [Draft(event_type="message_delta", data={"delta": text}) for text in texts]
+
+
+def shown(events: list[Event]) -> list[tuple[int, str]]:
+    return [(event.seq, event.data["delta"]) for event in events]
+
+
+async def test_events_are_read_back_in_the_order_they_were_appended(log: EventLog) -> None:
+    stored = await writer(log).append(deltas("a", "b", "c"))
+    assert shown(stored) == [(1, "a"), (2, "b"), (3, "c")]
+    found = await log.read("s1", after=0, limit=10)
+    assert [event.to_json() for event in found] == [event.to_json() for event in stored]
+    assert shown(await log.read("s1", after=1, limit=1)) == [(2, "b")]
+
+
+async def test_a_second_writer_goes_on_where_the_first_one_ended(log: EventLog) -> None:
+    await writer(log).append(deltas("a"))
+    assert shown(await writer(log, "r2").append(deltas("b"))) == [(2, "b")]
+
+
+async def test_two_writers_that_both_own_their_run_share_the_log_without_a_hole(log: EventLog) -> None:
+    one, two = writer(log), writer(log, "r2")
+    await one.append(deltas("first"))
+
+    async def write(each: Writer, name: str) -> None:
+        for nth in range(30):
+            await each.append(deltas(f"{name}{nth}", f"{name}{nth}+"))
+
+    await asyncio.gather(write(one, "a"), write(two, "b"))
+    found = await log.read("s1", after=0, limit=1000)
+    assert [event.seq for event in found] == list(range(1, 122))
+    for name in "ab":
+        own = [event.data["delta"] for event in found if event.data["delta"][0] == name]
+        assert own == [f"{name}{nth}{plus}" for nth in range(30) for plus in ("", "+")]
+
+
+async def test_a_writer_whose_run_was_taken_over_writes_nothing_after_the_successor(log: EventLog) -> None:
+    zombie = writer(log, owns=_lost)
+    await zombie.append(deltas("before"))
+    await writer(log).append([Draft(event_type="attempt_superseded", data={"from_seq": 1})])
+    with pytest.raises(Fenced):
+        await zombie.append(deltas("after", "and more"))
+    found = await log.read("s1", after=0, limit=10)
+    assert [event.event_type for event in found] == ["message_delta", "attempt_superseded"]
+    assert found[1].data == {"from_seq": 1, "to_seq": 1}
+
+
+async def test_a_write_whose_answer_was_lost_is_recognised_as_ones_own(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert = log.insert
+    tries = 0
+
+    async def twice(events: list[Event]) -> None:
+        nonlocal tries
+        tries += 1
+        await insert(events)
+        if tries == 1:
+            await insert(events)  # the retry of a write that had succeeded
+
+    monkeypatch.setattr(log, "insert", twice)
+    assert shown(await writer(log, owns=_lost).append(deltas("a", "b"))) == [(1, "a"), (2, "b")]
+    assert len(await log.read("s1", after=0, limit=10)) == 2
+
+
+async def test_seq_goes_on_when_all_events_have_expired(log: EventLog, database: Database) -> None:
+    sessions = Sessions(database)
+    await sessions.claim("s1", "alice", title="")
+    await writer(log).append(deltas("a", "b", "c"))
+    await sessions.remember_last_seq("s1", 3)
+    await database["events"].delete_many({})
+    assert await log.bounds("s1") == Bounds(4, 3)
+    assert shown(await writer(log).append(deltas("d"))) == [(4, "d")]
+
+
+async def test_bounds_of_a_session_without_events(log: EventLog) -> None:
+    assert await log.bounds("nobody") == Bounds(1, 0)
+
+
+async def test_a_timestamp_maps_to_the_smallest_seq_that_is_not_older(log: EventLog) -> None:
+    first = await writer(log).append(deltas("a", "b"))  # one append: both carry the same timestamp
+    second = await writer(log).append(deltas("c"))
+    assert first[0].timestamp == first[1].timestamp < second[0].timestamp
+    assert await log.seq_at("s1", 0) == 1
+    assert await log.seq_at("s1", first[0].timestamp) == 1
+    assert await log.seq_at("s1", first[0].timestamp + 1e-6) == 3
+    assert await log.seq_at("s1", second[0].timestamp + 1) == 4
+
+
+async def test_timestamps_never_decrease_though_a_writers_clock_does(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = await writer(log).append(deltas("a"))
+    monkeypatch.setattr("tailrace.writer.time.time", lambda: ahead[0].timestamp - 300)
+    behind = await writer(log).append(deltas("b"))
+    assert behind[0].timestamp == ahead[0].timestamp
+
+
+async def test_a_finish_says_where_it_stands(log: EventLog) -> None:
+    stored = await writer(log).append([*deltas("a"), Draft(event_type="finish", data={"status": "success"})])
+    assert stored[-1].data == {"status": "success", "last_seq": 2}
+
+
+async def test_values_that_mongodb_refuses_are_carried(log: EventLog) -> None:
+    awkward: dict[str, Any] = {
+        "bytes": b"\xff\x00",
+        "set": {1},
+        "nul\0key": 1,
+        "huge": 2**70,
+        "surrogate": "\ud800",
+        "nan": float("nan"),
+        "$where": {"a.b": 1},
+        "big": "x" * 300_000,
+    }
+    stored = await writer(log).append([Draft(event_type="custom", data={"value": awkward})])
+    found = await log.read("s1", after=0, limit=1)
+    assert found[0].to_json() == stored[0].to_json()
+    assert found[0].data["value"]["huge"] == str(2**70)
+    assert "more characters]" in found[0].data["value"]["big"]
+
+
+async def test_the_change_stream_begins_where_it_is_told_to(log: EventLog) -> None:
+    at = await log.now()
+    await writer(log).append(deltas("a", "b"))
+    seen: list[int] = []
+    async with asyncio.timeout(30), log.watch(["s1"], start_at=at) as changes:
+        while len(seen) < 3:
+            event = await changes.next()
+            if event is not None:
+                seen.append(event.seq)
+                if event.seq == 2:
+                    await writer(log).append(deltas("c"))
+        assert changes.position > at
+    assert seen == [1, 2, 3]
+
+
+@pytest.mark.parametrize("retries", [1, 3])
+async def test_an_append_outlasts_a_primary_that_answers_with_errors(
+    log: EventLog,
+    database: Database,
+    settings: Settings,
+    retries: int,
+    mongo_driver: Literal["pymongo", "motor"],
+) -> None:
+    admin = database.client.admin
+    fail = {"errorCode": 91, "failCommands": ["insert"], "appName": "tailrace-weather"}
+    url = f"{settings.mongodb_url}{'&' if '?' in settings.mongodb_url else '/?'}appname=tailrace-weather"
+    import msgspec
+
+    async with connect(msgspec.structs.replace(settings, mongodb_url=url)) as own:
+        await ensure_indexes(own)
+        await admin.command(
+            {"configureFailPoint": "failCommand", "mode": {"times": 2 * retries}, "data": fail}
+        )
+        stored = await writer(EventLog(own, retention_seconds=60)).append(deltas("a", "b"))
+    assert shown(await log.read("s1", after=0, limit=10)) == shown(stored) == [(1, "a"), (2, "b")]
