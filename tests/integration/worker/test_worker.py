@@ -1,0 +1,203 @@
+"""Real worker processes on a real Valkey: jobs come in, runs finish, whatever is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from redis import Redis
+from rq import Worker
+from tests.integration.worker.scene import Scene, only, types
+
+from tailrace.embedded import Valkey
+from tailrace.jobs import Jobs
+from tailrace.mongo import Database
+from tailrace.settings import Settings
+
+T = TypeVar("T")
+DEADLINE = 30.0  # seconds
+
+
+async def eventually(condition: Callable[[], Awaitable[T]]) -> T:
+    """The first true value of `condition()`."""
+    deadline = time.monotonic() + DEADLINE
+    while not (value := await condition()):
+        assert time.monotonic() < deadline, "not in time"
+        await asyncio.sleep(0.02)
+    return value
+
+
+@contextmanager
+def workers(settings: Settings, count: int = 1) -> Iterator[subprocess.Popen[bytes]]:
+    """`python -m tailrace_worker -n COUNT`, ended by SIGTERM."""
+    command = [sys.executable, "-m", "tailrace_worker", "-n", str(count)]
+    environ = {**os.environ, **settings.to_env(), "LANGFUSE_ENABLED": "false"}
+    with subprocess.Popen(command, env=environ) as process:
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(DEADLINE) == 0
+
+
+async def enqueue(scene: Scene, prompt: str) -> str:
+    run = await scene.queue(prompt)
+    jobs = Jobs(scene.settings)
+    await jobs.enqueue(run)
+    jobs.close()
+    return run.run_id
+
+
+async def finished(scene: Scene, run_id: str) -> bool:
+    return (await scene.run(run_id)).finished_at is not None
+
+
+def children(pid: int) -> list[int]:
+    """The processes that `pid` started and that are alive."""
+    found = subprocess.run(["ps", "-o", "pid=,stat=", "--ppid", str(pid)], capture_output=True, text=True)  # noqa: PLW1510
+    lines = [line.split() for line in found.stdout.splitlines()]
+    return [int(child) for child, state in lines if not state.startswith("Z")]
+
+
+async def child_of(pid: int) -> int:
+    async def first() -> int:
+        return next(iter(children(pid)), 0)
+
+    return await eventually(first)
+
+
+async def test_an_enqueued_run_finishes(settings: Settings, database: Database) -> None:
+    scene = Scene(settings, database)
+    with workers(scene.settings):
+        run_id = await enqueue(scene, "what is 6*7?")
+        await eventually(lambda: finished(scene, run_id))
+    events = await scene.events()
+    assert events[-1].data["status"] == "success"
+    assert only(events, "tool_end").data["output"] == "42"
+
+
+async def test_a_killed_horse_ends_in_one_finish_that_says_lost(
+    settings: Settings, database: Database
+) -> None:
+    scene = Scene(settings, database, offline_tokens_per_second=50.0)
+    with workers(scene.settings) as process:
+        run_id = await enqueue(scene, "write 10000 words")
+
+        async def streaming() -> bool:
+            return "message_delta" in types(await scene.events())
+
+        await eventually(streaming)
+        worker = await child_of(process.pid)
+        os.kill(await child_of(worker), signal.SIGKILL)
+        started = time.monotonic()
+        await eventually(lambda: finished(scene, run_id))
+        assert time.monotonic() - started < 5
+        events = await scene.events()
+        assert types(events)[-3:] == ["run_error", "agent_end", "finish"]
+        assert only(events, "finish").data["status"] == "lost"
+        assert "SIGKILL" in only(events, "run_error").data["message"]
+        # The worker goes on.
+        scene.settings = msgspec.structs.replace(scene.settings, offline_tokens_per_second=1000.0)
+        again = await enqueue(scene, "what is 2+2?")
+        await eventually(lambda: finished(scene, again))
+
+
+async def test_a_horse_dies_with_its_worker_and_another_worker_starts(
+    settings: Settings, database: Database
+) -> None:
+    scene = Scene(settings, database, offline_tokens_per_second=50.0)
+    with workers(scene.settings) as process:
+        run_id = await enqueue(scene, "write 10000 words")
+        worker = await child_of(process.pid)
+        horse = await child_of(worker)
+        os.kill(worker, signal.SIGKILL)
+
+        async def horse_gone() -> bool:
+            try:
+                os.kill(horse, 0)
+            except ProcessLookupError:
+                return True
+            return False
+
+        await eventually(horse_gone)
+
+        async def another() -> bool:
+            return any(child != worker for child in children(process.pid))
+
+        await eventually(another)
+        assert (await scene.run(run_id)).active  # recovering it is the lease's part
+
+
+async def test_a_warm_shutdown_lets_the_run_finish(settings: Settings, database: Database) -> None:
+    scene = Scene(settings, database, offline_tokens_per_second=100.0)
+    with workers(scene.settings, 2) as process:
+        run_id = await enqueue(scene, "write 150 words")
+
+        async def streaming() -> bool:
+            return "message_delta" in types(await scene.events())
+
+        await eventually(streaming)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE) == 0
+    assert (await scene.run(run_id)).state == "success"
+
+
+async def test_the_workers_take_jobs_side_by_side(settings: Settings, database: Database) -> None:
+    with workers(settings, 2) as process:
+
+        async def two() -> bool:
+            with Redis.from_url(settings.redis_url) as redis:
+                return len(Worker.all(connection=redis)) == 2
+
+        await eventually(two)
+        assert len(children(process.pid)) == 2
+
+
+def test_help_teaches() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "tailrace_worker", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "TAILRACE_AGENTS" in shown.stdout
+    assert "-n N" in shown.stdout
+
+
+def test_a_bad_setting_is_named() -> None:
+    environ = {**os.environ, "REDIS_URL": "nonsense"}
+    ended = subprocess.run(
+        [sys.executable, "-m", "tailrace_worker"], capture_output=True, text=True, env=environ, check=False
+    )
+    assert ended.returncode == 2
+    assert "REDIS_URL" in ended.stderr
+
+
+async def test_a_run_outlives_redis_and_the_workers_come_back(
+    settings: Settings, database: Database, tmp_path: Path
+) -> None:
+    first = Valkey(tmp_path / "data", log=tmp_path / "valkey.log")
+    second = Valkey(tmp_path / "data", log=tmp_path / "valkey.log", port=first.port)
+    first.start()
+    scene = Scene(settings, database, redis_url=first.url, offline_tokens_per_second=50.0)
+    with workers(scene.settings):
+        run_id = await enqueue(scene, "write 300 words")
+
+        async def streaming() -> bool:
+            return "message_delta" in types(await scene.events())
+
+        await eventually(streaming)
+        first.stop()
+        await eventually(lambda: finished(scene, run_id))
+        assert (await scene.run(run_id)).state == "success"
+        second.port = first.port
+        second.start()
+        run_id = await enqueue(scene, "what is 2+2?")
+        await eventually(lambda: finished(scene, run_id))
+    second.stop()

@@ -1,0 +1,217 @@
+"""The RQ job of one run: the composition root of the agent's side.
+
+An agent's failure, a timeout and a cancellation are ends of a run like success: they are recorded in MongoDB,
+and the job returns. A failed job in RQ's registry therefore means that the infrastructure failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from langchain_core.messages import HumanMessage
+
+from tailrace.errors import Fenced
+from tailrace.messages import Messages
+from tailrace.mongo import Database, connect, patiently
+from tailrace.runs import Run, Runs
+from tailrace.settings import Settings, read_env_file
+from tailrace.writer import Writer
+from tailrace_worker.agents import AgentContext, build_agent, build_model
+from tailrace_worker.conversation import Conversation, content_of, to_langchain
+from tailrace_worker.emitter import Emitter
+from tailrace_worker.envelope import Envelope
+from tailrace_worker.failures import Failure, Outcome, explain
+from tailrace_worker.recorder import Recorder, write_end, writer_for
+from tailrace_worker.tracing import Trace, traced
+from tailrace_worker.translate import Translator
+
+__all__ = ["perform", "perform_run"]
+
+log = logging.getLogger(__name__)
+
+
+def perform(session_id: str, run_id: str) -> None:
+    """Run the agent of one run to its `finish`; named by string in `tailrace.jobs.PERFORM`."""
+    settings = Settings.from_env(read_env_file(Path(".env"), os.environ))
+    _run_to_end(_connected(settings, session_id, run_id))
+
+
+def _run_to_end(work: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        task = loop.create_task(work)
+        while not task.done():
+            try:
+                loop.run_until_complete(task)
+            except SystemExit:
+                # A tool's `sys.exit()`: asyncio stops the loop for it, though the task that awaits the tool
+                # gets it as well. Go on, so that the run is told its end.
+                continue
+        task.result()
+
+
+async def _connected(settings: Settings, session_id: str, run_id: str) -> None:
+    async with connect(settings) as database:
+        await perform_run(settings, database, session_id, run_id)
+
+
+async def perform_run(settings: Settings, database: Database, session_id: str, run_id: str) -> None:
+    """Take the queued run and bring it to its `finish`.
+
+    Returns without a word when another worker took it, it has ended, or it is taken away while it runs.
+    """
+    run = await _taken(Runs(database), session_id, run_id)
+    if run is None:
+        log.info("the run is not there to be taken", extra={"session_id": session_id, "run_id": run_id})
+        return
+    with traced(settings, run) as trace:
+        try:
+            await _Performance(settings, database, run, trace).play()
+        except Fenced:
+            log.warning("the run was taken away", extra={"session_id": session_id, "run_id": run_id})
+
+
+async def _taken(runs: Runs, session_id: str, run_id: str) -> Run | None:
+    worker = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+    if await patiently(lambda: runs.get(session_id, run_id)) is None:
+        return None
+    if (run := await patiently(lambda: runs.start(run_id, worker=worker))) is not None:
+        return run
+    # The answer to a first try may have been lost: then the run is ours already.
+    found = await patiently(lambda: runs.get(session_id, run_id))
+    return found if found is not None and found.active and found.worker == worker else None
+
+
+class _Performance:
+    """One run on its way from `agent_start` to `finish`."""
+
+    def __init__(self, settings: Settings, database: Database, run: Run, trace: Trace) -> None:
+        self._settings = settings
+        self._database = database
+        self._run = run
+        self._trace = trace
+        self._envelope = Envelope(run, trace_id=trace.trace_id, observation_of=trace.observation_of)
+        self._translator = Translator(self._envelope)
+
+    async def play(self) -> None:
+        """Run the agent and write all of it down.
+
+        Raises `Fenced` when the run is taken away.
+        """
+        writer = self._writer()
+        outcome = Outcome(status="success")
+        try:
+            async with Emitter(writer) as emitter:
+                outcome = await self._outcome(emitter)
+        except Fenced:
+            raise
+        except asyncio.CancelledError:
+            # Before the agent began, or after it ended: the end is still to be written.
+            if (task := asyncio.current_task()) is not None:
+                task.uncancel()
+            outcome = Outcome(status="cancelled")
+            writer = self._writer()
+        except Exception as error:
+            # The log refused an event. A new writer sees where the log stands and can still write the end.
+            log.exception("events were refused", extra=self._who)
+            outcome = Outcome(status="error", failure=explain(error))
+            writer = self._writer()
+        usage = self._translator.usage
+        await write_end(self._database, writer, self._run, self._envelope, outcome, usage=usage)
+
+    @property
+    def _who(self) -> dict[str, str]:
+        return {"action": "perform", "session_id": self._run.session_id, "run_id": self._run.run_id}
+
+    def _writer(self) -> Writer:
+        return writer_for(self._database, self._run, retention_seconds=self._settings.retention_seconds)
+
+    async def _outcome(self, emitter: Emitter) -> Outcome:
+        count = self._settings.history_messages
+        conversation = await Conversation.of(Messages(self._database), self._run.session_id, count=count)
+        recorder = Recorder(emitter, conversation, self._envelope)
+        await recorder.begin(self._run, model=self._run.model or self._settings.model)
+        outcome = await self._guarded(recorder, conversation)
+        partial = "complete" if outcome.status == "success" else outcome.status
+        await recorder.record(self._translator.close(status="error" if partial == "timeout" else partial))
+        await recorder.flush()
+        return outcome
+
+    async def _guarded(self, recorder: Recorder, conversation: Conversation) -> Outcome:
+        """The outcome of the agent, whatever it raises: only `Fenced` gets through."""
+        deadline = asyncio.timeout(self._settings.run_timeout_seconds)
+        try:
+            async with deadline:
+                await self._iterate(recorder, conversation)
+        except Fenced:
+            raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or not task.cancelling():
+                return Outcome(status="error", failure=explain(error))
+            task.uncancel()  # the end is still to be written
+            return Outcome(status="cancelled")
+        except BaseException as error:
+            if isinstance(error, TimeoutError) and deadline.expired():
+                return self._timed_out()
+            log.warning("the agent failed", extra=self._who, exc_info=error)
+            return Outcome(status="error", failure=explain(error))
+        return Outcome(status="success")
+
+    def _timed_out(self) -> Outcome:
+        limit = f"{self._settings.run_timeout_seconds:g}"
+        message = f"The run took longer than {limit} seconds and was stopped (TAILRACE_RUN_TIMEOUT_SECONDS)."
+        return Outcome(status="timeout", failure=Failure(code="timeout", message=message, retryable=True))
+
+    async def _iterate(self, recorder: Recorder, conversation: Conversation) -> None:
+        earlier = to_langchain(conversation.earlier)
+        self._translator = Translator(
+            self._envelope, known_ids=frozenset(message.id for message in earlier if message.id)
+        )
+        prompt = HumanMessage(
+            content_of(self._run.prompt, self._run.content_parts), id=f"{self._run.run_id}-0"
+        )
+        async with aclosing(await self._stream([*earlier, prompt])) as stream:
+            async for mode, payload in stream:
+                await recorder.record(self._translator.translate(mode, payload))
+
+    async def _stream(self, messages: list[Any]) -> Any:
+        context = AgentContext(
+            settings=self._settings,
+            run=self._run,
+            database=self._database,
+            model=build_model(self._settings, self._run.model),
+        )
+        agent = await build_agent(context)
+        return _closable(
+            agent.astream(
+                {"messages": messages}, stream_mode=["messages", "updates", "custom"], config=self._config()
+            )
+        )
+
+    def _config(self) -> dict[str, Any]:
+        return {
+            "run_name": self._run.agent,
+            "callbacks": list(self._trace.callbacks),
+            "metadata": {"session_id": self._run.session_id, **self._trace.metadata},
+            # A graph with a checkpointer starts afresh in each run: the earlier messages come from Tailrace.
+            "configurable": {"thread_id": self._run.run_id},
+        }
+
+
+async def _closable(stream: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """`stream` as a generator that can be closed, whatever an agent returned."""
+    try:
+        async for item in stream:
+            yield item
+    finally:
+        if (close := getattr(stream, "aclose", None)) is not None:
+            await close()
