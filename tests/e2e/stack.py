@@ -174,7 +174,9 @@ class Stack:
     ) -> AsyncIterator[httpx.AsyncClient]:
         """An HTTP client that speaks as `user`; it gives up after `patience` seconds of silence."""
         headers: Mapping[str, str] = {"Authorization": f"Bearer {self.token(user)}"}
-        async with httpx.AsyncClient(base_url=self.url, headers=headers, timeout=patience) as client:
+        async with httpx.AsyncClient(
+            base_url=self.url, headers=headers, timeout=patience, trust_env=False
+        ) as client:
             yield client
 
     def reader(self, session_id: str, *, user: str = "alice", **params: str) -> Reader:
@@ -233,7 +235,7 @@ class Stack:
 
     def _ready(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/readyz", timeout=10).status_code == httpx.codes.OK
+            return httpx.get(f"{self.url}/readyz", timeout=10, trust_env=False).status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
 

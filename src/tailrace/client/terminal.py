@@ -1,0 +1,127 @@
+"""Tailrace in a terminal: `chat` runs a prompt and streams its answer, `tail` follows a session."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+import uuid
+from collections.abc import Coroutine
+from typing import Any
+
+import msgspec
+
+from tailrace.client.client import Client
+from tailrace.client.cursor import Follow
+from tailrace.client.errors import ClientError
+from tailrace.client.frame import Frame
+from tailrace.client.lines import answer_of, line_of, tool_line_of
+from tailrace.client.since import since_of
+
+__all__ = ["chat", "tail"]
+
+PATIENCE_SECONDS = 60.0  # somebody is waiting at the keyboard
+_DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
+
+
+def chat(
+    *, url: str, token: str, session: str | None, prompt: str, agent: str | None = None, as_json: bool = False
+) -> int:
+    """Run `prompt` in `session` (a new one if None) and stream the answer to standard output.
+
+    Tool calls and the session's id go to standard error. Returns the exit code: 0 when the run succeeded, 1
+    when it did not or the server refused, 130 after Ctrl-C.
+    """
+    name = session or uuid.uuid4().hex
+    return _run(_chat(Client(url, token, patience=PATIENCE_SECONDS), name, prompt, agent, as_json))
+
+
+def tail(
+    *,
+    url: str,
+    token: str,
+    session: str,
+    since: str | float | None = None,
+    follow: Follow = "session",
+    as_json: bool = False,
+) -> int:
+    """Print what happened in `session`, a line an event, and what happens next as far as `follow` says.
+
+    `since` is Unix seconds, an ISO time, or an age such as "10m" or "2h". Returns the exit code as `chat`.
+    """
+    client = Client(url, token, patience=PATIENCE_SECONDS)
+    return _run(_tail(client, session, since, follow, as_json))
+
+
+async def _chat(client: Client, session: str, prompt: str, agent: str | None, as_json: bool) -> int:
+    status, error, mid_line = "lost", "", False
+    async with client:
+        async for frame in client.generate(session, prompt, agent=agent):
+            if frame.type == "finish":
+                status = str(frame.data.get("status"))
+            if frame.type == "run_error":
+                error = str(frame.data.get("message"))
+            if as_json:
+                _print_json(frame)
+            else:
+                mid_line = _print_chat(frame, mid_line)
+    if mid_line:
+        print(flush=True)
+    if status != "success":
+        print(error or f"The run ended with status {status}.", file=sys.stderr)
+    if not as_json:
+        _note(f'Go on with: tailrace chat --session {session} "…"')
+    return 0 if status == "success" else 1
+
+
+async def _tail(
+    client: Client, session: str, since: str | float | None, follow: Follow, as_json: bool
+) -> int:
+    start = since_of(since, now=time.time())
+    async with client:
+        async for frame in client.follow(session, since_timestamp=start, follow=follow):
+            if as_json:
+                _print_json(frame)
+            elif frame.seq is not None or frame.event == "stream.reset":
+                print(line_of(frame), flush=True)
+    return 0
+
+
+def _print_chat(frame: Frame, mid_line: bool) -> bool:
+    """Print what `frame` adds to the answer; whether the cursor now stands within a line."""
+    text = answer_of(frame)
+    if text:
+        print(text, end="", flush=True)
+        return not text.endswith("\n")
+    line = tool_line_of(frame)
+    if (line or frame.type == "message_complete") and mid_line:
+        print(flush=True)
+        mid_line = False
+    if line:
+        _note(line)
+    return mid_line
+
+
+def _print_json(frame: Frame) -> None:
+    shown = frame.data if frame.seq is not None else {"event": frame.event, **frame.data}
+    print(msgspec.json.encode(shown).decode(), flush=True)
+
+
+def _note(text: str) -> None:
+    dim = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    print(f"{_DIM}{text}{_PLAIN}" if dim else text, file=sys.stderr, flush=True)
+
+
+def _run(work: Coroutine[Any, Any, int]) -> int:
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`). What Python still flushes at exit goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ClientError, ValueError) as error:
+        print(f"{error}", file=sys.stderr)
+        return 1

@@ -1,0 +1,240 @@
+/** The page: puts the parts together. What is where: conversation.js the state, view.js what is seen of it. */
+
+import { Access } from "./access.js";
+import { reduce } from "./conversation.js";
+import { ReadingSession } from "./session.js";
+import { Sidebar } from "./sidebar.js";
+import { Tailrace, TailraceError, randomId } from "./tailrace.js";
+import { ConversationView } from "./view.js";
+
+const at = (id) => document.getElementById(id);
+const base = new URL(".", document.baseURI).href;
+const access = new Access({ base, ask: askForToken });
+const tailrace = new Tailrace({ base, token: access.token });
+const sidebar = new Sidebar({ list: at("sessions"), empty: at("no-sessions") });
+const view = new ConversationView({
+  list: at("conversation"),
+  scroller: at("scroller"),
+  latest: at("latest"),
+  working: at("working"),
+});
+
+let apps = [];
+let session = null; // the ReadingSession that is shown
+let pending = null; // the prompt that was sent and has not come back as an event: {text, after}
+let drawing = 0;
+let announced = 0; // up to which seq answers were read out
+
+// --- what is shown ------------------------------------------------------------------------------------------
+
+function open(id) {
+  session?.close();
+  view.clear();
+  pending = null;
+  announced = 0;
+  showProblem(null);
+  session = new ReadingSession({ id, tailrace, reduce, onChange: draw, onRefused, onEvent });
+  session.follow();
+  sidebar.mark(id);
+  showDrawer(false);
+  draw();
+}
+
+/** Draws once in the next frame, however much changes before it. */
+function draw() {
+  drawing ||= requestAnimationFrame(() => {
+    drawing = 0;
+    if (!session.settled) return; // history comes in one piece, not word by word
+    const { state } = session;
+    if (pending && arrived(pending, state)) pending = null;
+    const items = pending ? [...state.items, pending.item] : state.items;
+    const working = state.activeRun !== null || pending !== null;
+    view.show(items, working);
+    at("welcome").hidden = items.length > 0 || session.expected;
+    at("send").disabled = working;
+    showStatus(working);
+    showTitle();
+    announce(state);
+  });
+}
+
+function showStatus(working) {
+  const state = session.connection === "live" && !working ? "idle" : session.connection;
+  const node = at("status");
+  const text = STATUS[state] ?? "";
+  node.dataset.state = state;
+  node.dataset.working = working;
+  const ended = Object.keys(session.state.runs).length > 0;
+  const words = state === "idle" ? (ended ? "Finished" : "Ready") : text;
+  if (node.textContent !== words) node.textContent = words;
+}
+
+const STATUS = { new: "Ready", connecting: "Connecting …", live: "Live", offline: "Offline, trying again" };
+
+function showTitle() {
+  const app = apps.find(({ session_id }) => session_id === session.id);
+  const first = session.state.items.find((item) => item.role === "user");
+  const title = app?.title || first?.text || "New conversation";
+  if (at("title").textContent === title) return;
+  at("title").textContent = title;
+  document.title = title === "New conversation" ? "Tailrace" : `${title.slice(0, 60)} · Tailrace`;
+}
+
+/** Reads out answers as they are complete: word by word a screen reader would only stutter. */
+function announce(state) {
+  const done = state.items.filter(
+    (item) => item.role === "assistant" && item.status === "complete" && item.text && item.seq > announced,
+  );
+  if (announced > 0 && done.length > 0) at("announcer").textContent = done.map((item) => item.text).join("\n");
+  announced = Math.max(announced, 1, ...done.map((item) => item.seq));
+}
+
+function showProblem(text) {
+  at("problem").textContent = text ?? "";
+  at("problem").hidden = !text;
+}
+
+// --- what happens -------------------------------------------------------------------------------------------
+
+function onEvent({ data }) {
+  if (session.settled && (data.event_type === "run_queued" || data.event_type === "finish")) refresh();
+}
+
+/** The server does not want to stream this session to us. */
+async function onRefused(error) {
+  if (error instanceof TailraceError && error.status === 401) {
+    access.refuse();
+    await new Promise((resolve) => setTimeout(resolve, 500)); // a server that refuses its own token has time
+    return true;
+  }
+  showProblem(explained(error));
+  return false;
+}
+
+async function refresh() {
+  try {
+    ({ apps } = await authorized(() => tailrace.get("api/apps")));
+    sidebar.show(apps, session.id);
+    if (session.settled) showTitle();
+  } catch {
+    // The list comes again with the next run; the stream says whether the server is there.
+  }
+}
+
+async function send(text) {
+  const sentTo = session;
+  pending = {
+    text,
+    after: session.state.lastSeq,
+    item: { key: "pending", kind: "message", role: "user", text, tools: [], reasoning: "", status: "complete" },
+  };
+  showProblem(null);
+  draw();
+  view.toBottom();
+  try {
+    const key = randomId();
+    await authorized(() => tailrace.generate(sentTo.id, { prompt: text }, { idempotencyKey: key }));
+    sentTo.follow();
+  } catch (error) {
+    if (sentTo !== session) return;
+    pending = null;
+    at("prompt").value ||= text; // nothing typed is ever lost
+    fit();
+    showProblem(explained(error));
+    draw();
+  }
+  refresh();
+}
+
+function arrived({ text, after }, { items }) {
+  return items.some((item) => item.role === "user" && item.seq > after && item.text.trim() === text.trim());
+}
+
+/** `work`, and once more with a new token when the old one is refused. */
+async function authorized(work) {
+  try {
+    return await work();
+  } catch (error) {
+    if (error.status !== 401) throw error;
+    access.refuse();
+    return work();
+  }
+}
+
+function explained(error) {
+  if (error instanceof TailraceError) return error.message;
+  return "The server cannot be reached. Your prompt was not sent; send it again when the connection is back.";
+}
+
+function askForToken(why) {
+  at("access-why").textContent = why || "This server wants a token.";
+  at("access").hidden = false;
+  at("composer").hidden = true;
+  at("token").focus();
+  return new Promise((resolve) => {
+    at("access").onsubmit = (event) => {
+      event.preventDefault();
+      at("access").hidden = true;
+      at("composer").hidden = false;
+      at("prompt").focus();
+      resolve(at("token").value);
+      at("token").value = "";
+    };
+  });
+}
+
+// --- the controls -------------------------------------------------------------------------------------------
+
+function fit() {
+  const box = at("prompt");
+  box.style.height = "auto";
+  box.style.height = `${Math.min(box.scrollHeight, 200)}px`;
+}
+
+function showDrawer(shown) {
+  document.body.classList.toggle("drawer", shown);
+  at("menu").setAttribute("aria-expanded", String(shown));
+  at("shade").hidden = !shown;
+}
+
+function startNew() {
+  location.hash = randomId();
+  at("prompt").focus();
+}
+
+function fromHash() {
+  const id = location.hash.slice(1);
+  if (/^[A-Za-z0-9_-]{1,64}$/.test(id)) open(id);
+  else location.replace(`#${randomId()}`);
+}
+
+at("composer").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const text = at("prompt").value;
+  if (!text.trim() || at("send").disabled) return;
+  at("prompt").value = "";
+  fit();
+  send(text);
+});
+at("prompt").addEventListener("input", fit);
+at("prompt").addEventListener("keydown", (event) => {
+  // An Enter that ends the composition of a Japanese or Chinese word sends nothing.
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  at("composer").requestSubmit();
+});
+at("examples").addEventListener("click", ({ target }) => {
+  if (target.tagName === "BUTTON" && !at("send").disabled) send(target.textContent);
+});
+at("new").addEventListener("click", startNew);
+at("menu").addEventListener("click", () => showDrawer(!document.body.classList.contains("drawer")));
+at("shade").addEventListener("click", () => showDrawer(false));
+document.addEventListener("keydown", ({ key }) => key === "Escape" && showDrawer(false));
+document.querySelector("[data-skip]").addEventListener("click", (event) => {
+  event.preventDefault(); // the hash belongs to the session
+  at("prompt").focus();
+});
+addEventListener("hashchange", fromHash);
+
+fromHash();
+refresh();
