@@ -1,0 +1,186 @@
+"""The history of a session, in pages of JSON: its events, messages and runs."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated
+
+import msgspec
+from litestar import MediaType, Response, Router, get
+from litestar.di import NamedDependency, Provide
+from litestar.exceptions import NotFoundException
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath, QueryParameter
+from litestar.types import ControllerRouterHandler
+
+from tailrace.api.problems import documented
+from tailrace.api.query import DECIMAL_PATTERN, decimal, page_limit
+from tailrace.api.services import Services
+from tailrace.api.session import owned_session
+from tailrace.api.wire import EventPage
+from tailrace.errors import CursorError
+from tailrace.eventlog import EventLog
+from tailrace.events import event_id, seq_of
+from tailrace.messages import Message
+from tailrace.runs import Run
+from tailrace.sessions import Session
+
+__all__ = ["After", "Before", "Limit", "MessagePage", "RunPage", "handlers"]
+
+Limit = Annotated[
+    str | None,
+    QueryParameter(
+        name="limit",
+        description="Items of a page: 1 to 1000, 100 if not given.",
+        schema_extra={"pattern": "^([1-9][0-9]{0,2}|1000)$"},
+    ),
+]
+Before = Annotated[
+    str | None,
+    QueryParameter(
+        name="before",
+        description="Unix seconds: only older items. `next` of the page before.",
+        schema_extra={"pattern": DECIMAL_PATTERN},
+    ),
+]
+After = Annotated[
+    str | None,
+    QueryParameter(
+        name="after",
+        description="Unix seconds: only newer items. `next` of the page before.",
+        schema_extra={"pattern": DECIMAL_PATTERN},
+    ),
+]
+AfterEvent = Annotated[
+    str | None,
+    QueryParameter(
+        name="after",
+        description="An event id or a bare seq: only later events. `next` of the page before.",
+    ),
+]
+
+PAGE_BYTES = 4 * 1024 * 1024  # of a page of events; the read that reaches it is the page's last
+READ_EVENTS = 100  # events of one read of a page; bounds what a read can hold to 25 MB
+
+_SEQ = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
+
+
+class MessagePage(msgspec.Struct, frozen=True, kw_only=True):
+    """Messages of one session, oldest first."""
+
+    messages: list[Message]
+    next: float | None  # to pass as `after`; null at the end
+
+
+class RunPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Runs of one session, newest first."""
+
+    runs: list[Run]
+    next: float | None  # to pass as `before`; null at the end
+
+
+class _EncodedPage(msgspec.Struct, frozen=True, kw_only=True):
+    """An `EventPage` whose events are the log's own bytes."""
+
+    events: list[msgspec.Raw]
+    next: str | None
+
+
+_EVENTS = ResponseSpec(EventPage, description="A page of events", generate_examples=False)
+
+
+@get("/events", responses={200: _EVENTS, **documented(404, 410)})
+async def events(
+    session: NamedDependency[Session],
+    services: NamedDependency[Services],
+    after: AfterEvent = None,
+    limit: Limit = None,
+) -> Response[bytes]:
+    """A page of the session's events, each the same JSON as its frame on a stream."""
+    count = page_limit(limit)
+    start = 0 if after is None else await _position(services.log, session.session_id, after)
+    page = await _encoded(services.log, session.session_id, after=start, limit=count)
+    return Response(msgspec.json.encode(page), media_type=MediaType.JSON)
+
+
+async def _encoded(log: EventLog, session_id: str, *, after: int, limit: int) -> _EncodedPage:
+    """Up to `limit` events, fewer when they are large: a thousand of the largest would take 256 MB."""
+    encoded: list[msgspec.Raw] = []
+    size = 0
+    while len(encoded) < limit and size < PAGE_BYTES:
+        found = await log.read(session_id, after=after, limit=min(READ_EVENTS, limit - len(encoded)))
+        if not found:
+            return _EncodedPage(events=encoded, next=None)
+        for event in found:
+            frame = event.to_json()
+            encoded.append(msgspec.Raw(frame))
+            size += len(frame)
+        after = found[-1].seq
+    return _EncodedPage(events=encoded, next=event_id(session_id, after))
+
+
+async def _position(log: EventLog, session_id: str, after: str) -> int:
+    """The `seq` to read after.
+
+    Raises `CursorError` with reason `malformed`, `other_session`, `future` or `expired`.
+    """
+    seq = int(after) if _SEQ.fullmatch(after) else seq_of(after, session_id)
+    bounds = await log.bounds(session_id)
+    if seq > bounds.last:
+        raise CursorError("future", f"The log ends at {bounds.last}; {seq} is beyond it.")
+    if seq + 1 < bounds.first and after != "0":
+        raise CursorError(
+            "expired", f"The events after {seq} have expired; the first that is kept is {bounds.first}."
+        )
+    return seq
+
+
+@get("/messages", responses=documented(404))
+async def messages(
+    session: NamedDependency[Session],
+    services: NamedDependency[Services],
+    after: After = None,
+    limit: Limit = None,
+) -> MessagePage:
+    """A page of the session's messages, oldest first."""
+    count = page_limit(limit)
+    start = -math.inf if after is None else decimal(after, name="after")
+    found = await services.messages.page(session.session_id, after=start, limit=count)
+    return MessagePage(messages=found, next=found[-1].timestamp if len(found) == count else None)
+
+
+@get("/runs", responses=documented(404))
+async def runs(
+    session: NamedDependency[Session],
+    services: NamedDependency[Services],
+    before: Before = None,
+    limit: Limit = None,
+) -> RunPage:
+    """A page of the session's runs, newest first."""
+    count = page_limit(limit)
+    start = math.inf if before is None else decimal(before, name="before")
+    found = await services.runs.page(session.session_id, before=start, limit=count)
+    return RunPage(runs=found, next=found[-1].created_at if len(found) == count else None)
+
+
+@get("/runs/{run_id:str}", responses=documented(404))
+async def run(
+    session: NamedDependency[Session], services: NamedDependency[Services], run_id: FromPath[str]
+) -> Run:
+    """One run of the session."""
+    found = await services.runs.get(session.session_id, run_id)
+    if found is None:
+        raise NotFoundException("Not found.")
+    return found
+
+
+handlers: list[ControllerRouterHandler] = [
+    Router(
+        "/api/apps/{session_id:str}/agent",
+        route_handlers=[events, messages, runs, run],
+        dependencies={"session": Provide(owned_session)},
+        response_headers={"Cache-Control": "no-store"},
+        tags=["history"],
+    )
+]

@@ -1,0 +1,145 @@
+"""The two stream routes: start a run and read it, or go on reading."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from litestar import Request, get, post
+from litestar.datastructures import State
+from litestar.di import NamedDependency, Provide
+from litestar.params import FromPath, Parameter
+from litestar.response.base import ASGIResponse
+
+from tailrace.api.cursor import Start, start_of
+from tailrace.api.event_stream import EventStream
+from tailrace.api.generate import GenerateRequest, RunAccepted, start_run
+from tailrace.api.query import DECIMAL_PATTERN, decimal
+from tailrace.api.schema import stream_responses
+from tailrace.api.services import Services
+from tailrace.api.session import owned_session
+from tailrace.errors import NotYours
+from tailrace.live import Until
+from tailrace.live.sse import control
+from tailrace.runs import Run
+from tailrace.sessions import Session
+from tailrace.tokens import Identity
+
+__all__ = ["handlers"]
+
+AuthorizedRequest = Request[Identity, Any, State]
+Follow = Literal["run", "session", "none"]
+
+
+@post(
+    "/api/apps/{session_id:str}/agent/generate",
+    status_code=200,
+    responses=stream_responses(404, 409, 413, 415),
+    summary="Start a run and stream it",
+)
+async def generate(
+    request: AuthorizedRequest,
+    services: NamedDependency[Services],
+    session_id: FromPath[str],
+    data: GenerateRequest,
+) -> ASGIResponse:
+    """Starts a run in the session, which is made if it is new, and streams it until its `finish`.
+
+    With `Prefer: respond-async` the answer is 202 and the run's address at once.
+    """
+    run = await start_run(services, request.user.user, session_id, data)
+    stream = f"/api/apps/{session_id}/agent/stream-continue?run_id={run.run_id}"
+    headers = {"location": stream, "x-run-id": run.run_id}
+    if "respond-async" in request.headers.get("prefer", "").lower():
+        accepted = RunAccepted(session_id=session_id, run_id=run.run_id, state="queued", stream=stream)
+        return ASGIResponse(
+            body=msgspec.json.encode(accepted),
+            status_code=202,
+            headers={**headers, "preference-applied": "respond-async"},
+        )
+    after = (run.first_seq or 1) - 1
+    until = Until(kind="finish", run_id=run.run_id)
+    opening = _ready(session_id, Start(after=after, last=after + 1), run.run_id)
+    feed = services.live.feed(session_id, after=after, until=until)
+    return EventStream(services.live, feed, opening=opening, headers=headers)
+
+
+@get(
+    "/api/apps/{session_id:str}/agent/stream-continue",
+    responses=stream_responses(404),
+    dependencies={"session": Provide(owned_session)},
+    summary="Replay what was missed, then follow live",
+)
+async def stream_continue(  # noqa: PLR0917 - Litestar passes them by name
+    services: NamedDependency[Services],
+    session: NamedDependency[Session],
+    last_event_header: Annotated[str | None, Parameter(header="Last-Event-ID")] = None,
+    last_event_id: Annotated[str | None, Parameter(query="last_event_id")] = None,
+    since_timestamp: Annotated[
+        str | None, Parameter(query="since_timestamp", pattern=DECIMAL_PATTERN)
+    ] = None,
+    run_id: Annotated[str | None, Parameter(query="run_id")] = None,
+    follow: Annotated[Follow, Parameter(query="follow")] = "run",
+) -> ASGIResponse:
+    """Streams the session's events from the cursor on: the first given of `Last-Event-ID`, `last_event_id`,
+    `since_timestamp` (Unix seconds, inclusive), else the beginning. 204 when there is nothing to send and
+    nothing to wait for.
+    """
+    session_id = session.session_id
+    since = decimal(since_timestamp) if since_timestamp is not None else None
+    run = await _chosen(services, session_id, run_id)
+    start = await start_of(
+        services.log,
+        session_id,
+        last_event_id=last_event_header or last_event_id or None,
+        since_timestamp=since,
+    )
+    running = await _running(services, session_id, run, run_id)
+    until = _until(follow, running, run_id)
+    if until.kind == "replay" and start.reset is None and start.after >= _replay_end(start, run):
+        return ASGIResponse(status_code=204, headers={"cache-control": "no-store"})
+    opening = control("stream.reset", start.reset) if start.reset else b""
+    opening += _ready(session_id, start, running.run_id if running else None)
+    feed = services.live.feed(session_id, after=start.after, until=until, only_run=run_id)
+    return EventStream(services.live, feed, opening=opening, headers={})
+
+
+handlers = [generate, stream_continue]
+
+
+async def _chosen(services: Services, session_id: str, run_id: str | None) -> Run | None:
+    """The run that the stream is about: the one that is asked for, else the active one."""
+    if run_id is None:
+        return await services.runs.active(session_id)
+    run = await services.runs.get(session_id, run_id)
+    if run is None:
+        raise NotYours
+    return run
+
+
+async def _running(services: Services, session_id: str, run: Run | None, run_id: str | None) -> Run | None:
+    """`run` if its `finish` is still to come."""
+    if run is None or not run.active:
+        return None
+    last = await services.log.last(session_id)
+    # The `finish` is written a moment before the run is marked as ended.
+    finished = last is not None and last.event_type == "finish" and last.run_id == run.run_id
+    return None if finished else run
+
+
+def _until(follow: Follow, running: Run | None, run_id: str | None) -> Until:
+    if follow == "session":
+        return Until(kind="never")
+    if follow == "run" and running is not None:
+        return Until(kind="finish", run_id=running.run_id)
+    return Until(kind="replay", run_id=run_id)
+
+
+def _replay_end(start: Start, run: Run | None) -> int:
+    """The last event that a replay would send."""
+    return start.last if run is None or run.last_seq is None else min(run.last_seq, start.last)
+
+
+def _ready(session_id: str, start: Start, run_id: str | None) -> bytes:
+    data = {"session_id": session_id, "from_seq": start.after + 1, "tail_seq": start.last, "run_id": run_id}
+    return control("stream.ready", data)
