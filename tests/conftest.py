@@ -35,8 +35,8 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def mongo(mongo_url: str) -> Iterator[MongoClient[dict[str, Any]]]:
     """A blocking client, for what a test looks at behind the back of the code."""
-    client: MongoClient[dict[str, Any]]
-    with MongoClient(mongo_url) as client:
+    client: MongoClient[dict[str, Any]] = MongoClient(mongo_url)
+    with client:
         yield client
 
 

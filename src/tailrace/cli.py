@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -16,6 +16,9 @@ import msgspec
 from tailrace.devserver import DEFAULT_DATA_DIR, DEV_USER, DevServer
 from tailrace.errors import SettingError, TailraceError
 from tailrace.settings import Settings, read_env_file
+
+if TYPE_CHECKING:
+    from tailrace.client.cursor import Follow
 
 __all__ = ["main"]
 
@@ -224,7 +227,7 @@ def tail(
     *,
     session: str,
     since: str | None,
-    follow: str,
+    follow: Follow,
     as_json: bool,
     url: str | None,
     token: str | None,

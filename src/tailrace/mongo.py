@@ -29,6 +29,7 @@ __all__ = [
     "INDEXES",
     "Database",
     "connect",
+    "end_task",
     "ensure_indexes",
     "is_passing",
     "patiently",
@@ -41,6 +42,7 @@ Database = AsyncDatabase[dict[str, Any]]
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
+_CANCEL_AGAIN_SECONDS = 0.5
 _RETRY_SECONDS = (0.05, 1.0)  # first and longest wait between tries while MongoDB is away
 
 # Measured on three nodes: with the driver's defaults a hung primary stalls writes for 26 s, with these 4-6 s.
@@ -186,3 +188,16 @@ async def patiently(attempt: Callable[[], Awaitable[T]]) -> T:
             log.warning("MongoDB is away, trying again", extra={"action": "mongo", "error": str(error)[:200]})
         await asyncio.sleep(delay)
         delay = min(delay * 2, longest)
+
+
+async def end_task(task: asyncio.Task[Any]) -> None:
+    """Cancel a task that talks to MongoDB, and return when it has ended; what it raised is dropped.
+
+    More than once if need be: on Python 3.11 `asyncio.wait_for`, in which the driver waits for a server,
+    swallows a cancellation that meets its result.
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=_CANCEL_AGAIN_SECONDS)
+    if not task.cancelled():
+        task.exception()

@@ -23,7 +23,7 @@ from tailrace.dev import child_environ
 from tailrace.settings import Settings
 from tailrace.tokens import mint
 
-__all__ = ["Frame", "Reader", "Stack", "eventually"]
+__all__ = ["Frame", "Reader", "Stack", "eventually", "until"]
 
 T = TypeVar("T")
 
@@ -35,6 +35,13 @@ def eventually(condition: Callable[[], T], timeout: float = 30.0) -> T:
         assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {condition}"
         time.sleep(0.02)
     return value
+
+
+async def until(condition: Callable[[], bool], within: float = 60.0) -> None:
+    """Return when `condition()` is true; fail after `within` seconds."""
+    async with asyncio.timeout(within):
+        while not condition():  # noqa: ASYNC110 - what is waited for is in other processes
+            await asyncio.sleep(0.01)
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True):

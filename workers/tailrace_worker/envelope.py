@@ -15,6 +15,10 @@ from tailrace.runs import Run
 __all__ = ["Envelope"]
 
 
+# They are many, and belong to a message or a tool call whose other events carry what is left out of them.
+_DELTAS = ("message_delta", "reasoning_delta", "tool_args_delta")
+
+
 class Envelope:
     """Makes the drafts and messages of one run, and numbers its messages: `<run_id>-<attempt>-<n>`."""
 
@@ -24,10 +28,12 @@ class Envelope:
         *,
         trace_id: str | None = None,
         observation_of: Callable[[str], str | None] = lambda _: None,
+        parents_of: Callable[[str], tuple[str, ...]] = lambda _: (),
     ) -> None:
         self._run = run
         self._trace_id = trace_id
         self._observation_of = observation_of  # a tool call's id, or a model's place in the graph
+        self._parents_of = parents_of  # likewise
         self._count = 0
 
     def next_message_id(self) -> str:
@@ -50,6 +56,7 @@ class Envelope:
             event_type=event_type,
             data=data,
             message_id=message_id,
+            parent_ids=self._parents_of(call_id) if call_id and event_type not in _DELTAS else (),
             tags=tags,
             metadata=metadata or {},
             trace_id=self._trace_id,

@@ -25,6 +25,7 @@ from tailrace.runs import Run, Runs
 from tailrace.settings import Settings, read_env_file
 from tailrace.writer import Writer
 from tailrace_worker.agents import AgentContext, build_agent, build_model
+from tailrace_worker.ancestry import Ancestry
 from tailrace_worker.conversation import Conversation, content_of, to_langchain
 from tailrace_worker.emitter import Emitter
 from tailrace_worker.envelope import Envelope
@@ -98,7 +99,13 @@ class _Performance:
         self._database = database
         self._run = run
         self._trace = trace
-        self._envelope = Envelope(run, trace_id=trace.trace_id, observation_of=trace.observation_of)
+        self._ancestry = Ancestry()
+        self._envelope = Envelope(
+            run,
+            trace_id=trace.trace_id,
+            observation_of=trace.observation_of,
+            parents_of=self._ancestry.parents_of,
+        )
         self._translator = Translator(self._envelope)
 
     async def play(self) -> None:
@@ -200,7 +207,7 @@ class _Performance:
     def _config(self) -> dict[str, Any]:
         return {
             "run_name": self._run.agent,
-            "callbacks": list(self._trace.callbacks),
+            "callbacks": [self._ancestry, *self._trace.callbacks],
             "metadata": {"session_id": self._run.session_id, **self._trace.metadata},
             # A graph with a checkpointer starts afresh in each run: the earlier messages come from Tailrace.
             "configurable": {"thread_id": self._run.run_id},

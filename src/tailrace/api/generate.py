@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from tailrace.api.services import Services
 from tailrace.carry import is_storable
-from tailrace.errors import EnqueueFailed
+from tailrace.errors import EnqueueFailed, MigrationNeeded
 from tailrace.events import Draft
 from tailrace.runs import Run, new_run_id
 from tailrace.writer import Writer
@@ -48,9 +48,12 @@ class RunAccepted(msgspec.Struct, frozen=True, kw_only=True):
 async def start_run(services: Services, user: str, session_id: str, request: GenerateRequest) -> Run:
     """Store the run, tell the readers, then hand it to a worker; returns it with its `first_seq`.
 
-    Raises `ValidationException`, `NotYours`, `RunConflict`, and `EnqueueFailed` after ending the run.
+    Raises `ValidationException`, `MigrationNeeded`, `NotYours`, `RunConflict`, and `EnqueueFailed` after
+    ending the run.
     """
     _check(request)
+    if missing := services.indexes.status():
+        raise MigrationNeeded(missing)  # without them a session could have two active runs
     await services.sessions.claim(session_id, user, title=_title(request))
     run = _run(services, user, session_id, request)
     await services.runs.create(run)

@@ -10,12 +10,11 @@ from contextlib import asynccontextmanager
 from pymongo.errors import PyMongoError
 
 from tailrace.errors import MigrationNeeded
-from tailrace.mongo import Database, ensure_indexes
+from tailrace.mongo import Database, end_task, ensure_indexes
 
 __all__ = ["Indexes"]
 
 _RETRY_SECONDS = (0.5, 15.0)  # first and longest wait between tries
-_CANCEL_AGAIN_SECONDS = 0.1
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +41,7 @@ class Indexes:
         try:
             yield
         finally:
-            # More than once: on Python 3.11 `asyncio.wait_for`, in which the driver waits for a server, swallows
-            # a cancellation that meets its result, and the task would go on for ever.
-            while not task.done():
-                task.cancel()
-                await asyncio.wait([task], timeout=_CANCEL_AGAIN_SECONDS)
-            if not task.cancelled():
-                task.result()
+            await end_task(task)
 
     async def _make(self) -> None:
         wait, longest = _RETRY_SECONDS

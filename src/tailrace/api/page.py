@@ -9,8 +9,10 @@ from typing import Any
 
 import msgspec
 from litestar import MediaType, Request, Response, get
+from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
 from litestar.exceptions import NotFoundException
+from litestar.handlers import BaseRouteHandler
 from litestar.static_files import create_static_files_router
 from litestar.types import ControllerRouterHandler
 
@@ -35,6 +37,7 @@ HEADERS = {
 }
 
 _LOOPBACK_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
+_FILE = re.compile(r"/?[A-Za-z0-9_-]{1,64}(\.[a-z0-9]{1,8}){1,2}", re.ASCII)
 _PROXIED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 
 
@@ -89,6 +92,12 @@ def _is_loopback(address: str) -> bool:
         return False
 
 
+def _plain_name(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    # The file system raises at NUL and at a long name, which would be a 500.
+    if _FILE.fullmatch(str(connection.path_params.get("file_path", ""))) is None:
+        raise NotFoundException
+
+
 async def _with_headers(response: Response[Any]) -> Response[Any]:
     response.headers.update(HEADERS)
     return response
@@ -97,5 +106,5 @@ async def _with_headers(response: Response[Any]) -> Response[Any]:
 handlers: list[ControllerRouterHandler] = [
     index,
     dev_token,
-    create_static_files_router("/ui", [UI], opt=OPEN, after_request=_with_headers),
+    create_static_files_router("/ui", [UI], opt=OPEN, guards=[_plain_name], after_request=_with_headers),
 ]

@@ -13,7 +13,7 @@ from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi.datastructures import ResponseSpec
 from pymongo.errors import PyMongoError
 
-from tailrace.errors import CursorError, EnqueueFailed, NotYours, RunConflict, Unauthorized
+from tailrace.errors import CursorError, EnqueueFailed, MigrationNeeded, NotYours, RunConflict, Unauthorized
 from tailrace.mongo import is_passing
 
 __all__ = ["MEDIA_TYPE", "FieldProblem", "Problem", "documented", "respond"]
@@ -149,6 +149,11 @@ def _(error: CursorError) -> _Answer:
     return _Answer(
         Problem(type=f"{_URN}cursor", title=title, status=status, detail=str(error), reason=error.reason)
     )
+
+
+@_answer.register
+def _(error: MigrationNeeded) -> _Answer:
+    return _away("The database is not ready. Try again soon.")
 
 
 @_answer.register

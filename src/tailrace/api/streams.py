@@ -8,7 +8,7 @@ import msgspec
 from litestar import Request, get, post
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
-from litestar.params import FromPath, Parameter
+from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 from litestar.response.base import ASGIResponse
 
 from tailrace.api.cursor import Start, start_of
@@ -41,7 +41,7 @@ async def generate(
     request: AuthorizedRequest,
     services: NamedDependency[Services],
     session_id: FromPath[str],
-    data: GenerateRequest,
+    data: JSONBody[GenerateRequest],
 ) -> ASGIResponse:
     """Starts a run in the session, which is made if it is new, and streams it until its `finish`.
 
@@ -73,13 +73,13 @@ async def generate(
 async def stream_continue(  # noqa: PLR0917 - Litestar passes them by name
     services: NamedDependency[Services],
     session: NamedDependency[Session],
-    last_event_header: Annotated[str | None, Parameter(header="Last-Event-ID")] = None,
-    last_event_id: Annotated[str | None, Parameter(query="last_event_id")] = None,
+    last_event_header: Annotated[str | None, HeaderParameter(name="Last-Event-ID")] = None,
+    last_event_id: Annotated[str | None, QueryParameter(name="last_event_id")] = None,
     since_timestamp: Annotated[
-        str | None, Parameter(query="since_timestamp", pattern=DECIMAL_PATTERN)
+        str | None, QueryParameter(name="since_timestamp", pattern=DECIMAL_PATTERN)
     ] = None,
-    run_id: Annotated[str | None, Parameter(query="run_id")] = None,
-    follow: Annotated[Follow, Parameter(query="follow")] = "run",
+    run_id: Annotated[str | None, QueryParameter(name="run_id")] = None,
+    follow: Annotated[Follow, QueryParameter(name="follow")] = "run",
 ) -> ASGIResponse:
     """Streams the session's events from the cursor on: the first given of `Last-Event-ID`, `last_event_id`,
     `since_timestamp` (Unix seconds, inclusive), else the beginning. 204 when there is nothing to send and

@@ -107,7 +107,7 @@ class Feed:
             yield self._taken(frames) if frames else await self._idle()
 
     async def _history(self, at: Any) -> AsyncIterator[bytes]:
-        """What the log holds after `seq`, page by page, seeing at least everything up to cluster time `at`."""
+        """What the log holds after `seq`, page by page, seeing everything up to cluster time `at`."""
         at = at or await patiently(self._log.now)
         while not self._over:
             page: Sequence[Event] = ()

@@ -12,6 +12,7 @@ from tailrace.eventlog import EventLog
 from tailrace.live.feed import Feed, Until
 from tailrace.live.hub import Hub
 from tailrace.live.tail import Tail
+from tailrace.mongo import end_task
 
 __all__ = ["Live"]
 
@@ -43,8 +44,7 @@ class Live:
     ) -> None:
         self.drain()
         for task in self._tasks:
-            task.cancel()
-        await asyncio.wait(self._tasks)
+            await end_task(task)
 
     def feed(self, session_id: str, *, after: int, until: Until, only_run: str | None = None) -> Feed:
         """A feed of the session's events after `after`; it runs inside `opened`."""

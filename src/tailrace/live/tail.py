@@ -18,7 +18,7 @@ from pymongo.errors import PyMongoError
 
 from tailrace.eventlog import Changes, EventLog
 from tailrace.live.hub import Hub
-from tailrace.mongo import patiently
+from tailrace.mongo import end_task, patiently
 
 __all__ = ["Tail"]
 
@@ -112,10 +112,7 @@ class _Pump:
 
     async def close(self) -> None:
         """End the stream; what it still held is another's to deliver."""
-        self._task.cancel()
-        await asyncio.wait([self._task])
-        if not self._task.cancelled():
-            self._task.exception()  # known already, or of no interest to anybody now
+        await end_task(self._task)
 
     async def _run(self, event_log: EventLog, publish: Callable[..., None]) -> None:
         async with event_log.watch(self.sessions, start_at=self.position) as changes:

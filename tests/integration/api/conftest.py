@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
+import httpx
 import pytest
 from litestar import Litestar
-from litestar.testing import AsyncTestClient
 
 from tailrace.api.app import create_app
+from tailrace.api.services import Services
 from tailrace.mongo import Database
 from tailrace.settings import Settings
 from tailrace.tokens import mint
@@ -16,9 +19,44 @@ from tailrace.tokens import mint
 Bearer = Callable[[str], dict[str, str]]
 
 
+@asynccontextmanager
+async def started(app: Litestar) -> AsyncIterator[Litestar]:
+    """Its lifespan in a task of its own: pytest ends a fixture in another one, which anyio refuses."""
+    up, down = asyncio.Event(), asyncio.Event()
+
+    async def live() -> None:
+        async with app.lifespan():
+            up.set()
+            await down.wait()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(live())
+        await up.wait()
+        yield app
+        down.set()
+
+
+async def ready(app: Litestar) -> None:
+    """Wait for what starts in the background: the driver leaks a socket whose connecting is cancelled."""
+    services: Services = app.state.services
+    async with asyncio.timeout(20):
+        while services.indexes.status() or services.live.status():  # noqa: ASYNC110 - neither has an event
+            await asyncio.sleep(0)
+
+
 @pytest.fixture
-async def api(settings: Settings, database: Database) -> AsyncIterator[AsyncTestClient[Litestar]]:
-    async with AsyncTestClient(create_app(settings)) as client:
+async def app(settings: Settings, database: Database) -> AsyncIterator[Litestar]:
+    """The API, started."""
+    async with started(create_app(settings)) as app:
+        await ready(app)
+        yield app
+
+
+@pytest.fixture
+async def api(app: Litestar) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of it, in the same event loop."""
+    transport = httpx.ASGITransport(app)  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://testserver.local") as client:
         yield client
 
 

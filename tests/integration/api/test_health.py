@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx
 import msgspec
-from litestar import Litestar
-from litestar.testing import AsyncTestClient
 
 from tailrace.api.app import create_app
 from tailrace.settings import Settings
 
-Api = AsyncTestClient[Litestar]
+Api = httpx.AsyncClient
+
+
+@asynccontextmanager
+async def started(settings: Settings) -> AsyncIterator[Api]:
+    """A client of an API with these settings."""
+    app = create_app(settings)
+    transport = httpx.ASGITransport(app)  # type: ignore[arg-type]
+    async with app.lifespan(), httpx.AsyncClient(transport=transport, base_url="http://test.local") as client:
+        yield client
 
 
 async def readiness(api: Api, *, wanted: int) -> httpx.Response:
@@ -40,20 +49,20 @@ async def test_ready_when_every_part_answers(api: Api) -> None:
 
 
 async def test_the_indexes_are_made_by_the_api_itself(settings: Settings) -> None:
-    async with AsyncTestClient(create_app(settings)) as api:
+    async with started(settings) as api:
         await readiness(api, wanted=200)
 
 
 async def test_redis_away_is_said(settings: Settings) -> None:
     away = msgspec.structs.replace(settings, redis_url="redis://127.0.0.1:1/0")
-    async with AsyncTestClient(create_app(away)) as api:
+    async with started(away) as api:
         said = (await readiness(api, wanted=503)).json()
         assert said["redis"] == "Redis does not answer"
 
 
 async def test_the_api_starts_without_a_database_and_says_so_in_time(settings: Settings) -> None:
     away = msgspec.structs.replace(settings, mongodb_url="mongodb://127.0.0.1:1/?replicaSet=rs0")
-    async with AsyncTestClient(create_app(away)) as api:
+    async with started(away) as api:
         assert (await api.get("/healthz")).status_code == 200
         began = time.monotonic()
         answer = await api.get("/readyz")

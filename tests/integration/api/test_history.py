@@ -6,10 +6,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
-from litestar import Litestar
-from litestar.testing import AsyncTestClient
 
 from tailrace.api import history
 from tailrace.api.wire import WireEvent
@@ -21,7 +20,7 @@ from tailrace.runs import Run, Runs, new_run_id
 from tailrace.sessions import Sessions
 from tailrace.writer import Writer
 
-Api = AsyncTestClient[Litestar]
+Api = httpx.AsyncClient
 Bearer = Callable[[str], dict[str, str]]
 Append = Callable[..., Awaitable[list[Event]]]
 

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import jwt
 import pytest
 from litestar import Litestar
 from litestar.routes import HTTPRoute
-from litestar.testing import AsyncTestClient
 
 from tailrace.api.problems import MEDIA_TYPE
 from tailrace.mongo import Database
@@ -19,7 +19,7 @@ from tailrace.sessions import Sessions
 from tailrace.settings import Settings
 from tailrace.tokens import mint
 
-Api = AsyncTestClient[Litestar]
+Api = httpx.AsyncClient
 Bearer = Callable[[str], dict[str, str]]
 
 OPEN = {"/", "/healthz", "/readyz", "/dev/token", "/ui/{file_path:path}"}
@@ -45,10 +45,10 @@ async def bobs(database: Database) -> None:
     await Runs(database).create(run)
 
 
-def routes(api: Api, *, session_id: str = "s1") -> list[tuple[str, str]]:
+def routes(app: Litestar, *, session_id: str = "s1") -> list[tuple[str, str]]:
     """Method and path of every route of the app that is not open."""
     found: list[tuple[str, str]] = []
-    for route in api.app.routes:
+    for route in app.routes:
         if isinstance(route, HTTPRoute) and route.path not in OPEN:
             path = route.path.replace("{session_id:str}", session_id).replace("{run_id:str}", RUN_ID)
             path = path.replace("{path:str}", "openapi.json")
@@ -57,8 +57,10 @@ def routes(api: Api, *, session_id: str = "s1") -> list[tuple[str, str]]:
     return found
 
 
-async def test_anothers_session_is_the_same_as_none(api: Api, bearer: Bearer, bobs: None) -> None:
-    of_bob = [route for route in routes(api) if "/s1/" in route[1] and route[0] != "OPTIONS"]
+async def test_anothers_session_is_the_same_as_none(
+    app: Litestar, api: Api, bearer: Bearer, bobs: None
+) -> None:
+    of_bob = [route for route in routes(app) if "/s1/" in route[1] and route[0] != "OPTIONS"]
     for method, path in of_bob:
         body: dict[str, Any] = BODY if method == "POST" else {}
         answer = await api.request(method, path, headers=bearer("alice"), **body)
@@ -102,11 +104,11 @@ def _without(settings: Settings) -> dict[str, list[tuple[str, str]]]:
 
 
 async def test_no_route_but_the_open_ones_serves_a_request_without_a_valid_token(
-    api: Api, settings: Settings, bobs: None
+    app: Litestar, api: Api, settings: Settings, bobs: None
 ) -> None:
     for name, headers in _without(settings).items():
         raw = [(key.encode(), value.encode("latin-1")) for key, value in headers]
-        for method, path in routes(api):
+        for method, path in routes(app):
             body: dict[str, Any] = BODY if method == "POST" else {}
             answer = await api.request(method, path, headers=raw, **body)
             assert answer.status_code == 401, (name, method, path, answer.text)

@@ -9,15 +9,14 @@ from html.parser import HTMLParser
 import httpx
 import msgspec
 import pytest
-from litestar import Litestar
-from litestar.testing import AsyncTestClient
+from tests.integration.api.conftest import ready
 
 from tailrace.api.app import create_app
 from tailrace.api.page import UI
 from tailrace.settings import Settings
 from tailrace.tokens import Verifier
 
-Api = AsyncTestClient[Litestar]
+Api = httpx.AsyncClient
 Bearer = Callable[[str], dict[str, str]]
 
 LOCAL = {"host": "127.0.0.1:8000"}
@@ -32,6 +31,7 @@ async def asked_from(settings: Settings, peer: str) -> AsyncIterator[httpx.Async
         app.lifespan(),
         httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client,
     ):
+        await ready(app)
         yield client
 
 

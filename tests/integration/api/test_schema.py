@@ -6,15 +6,14 @@ import json
 from collections.abc import Callable
 from typing import get_args
 
+import httpx
 import pytest
-from litestar import Litestar
-from litestar.testing import AsyncTestClient
 
 from tailrace.api.problems import MEDIA_TYPE
 from tailrace.api.wire import WireEvent
 from tailrace.events import EVENT_TYPES
 
-Api = AsyncTestClient[Litestar]
+Api = httpx.AsyncClient
 Bearer = Callable[[str], dict[str, str]]
 
 

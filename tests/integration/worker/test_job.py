@@ -65,6 +65,15 @@ async def test_a_tool_call_is_told_in_order(scene: Scene) -> None:
     assert start.message_id == end.message_id == asked.message_id
 
 
+async def test_events_know_the_langchain_runs_they_came_from(scene: Scene) -> None:
+    events = await scene.perform("what is 12*(3+4)?")
+    model, end = next(e for e in events if e.event_type == "message_start"), only(events, "tool_end")
+    assert len(model.parent_ids) >= 2
+    assert len(end.parent_ids) >= 2
+    assert model.parent_ids[0] == end.parent_ids[0]  # the agent itself
+    assert model.parent_ids != end.parent_ids
+
+
 async def test_two_tools_run_at_once(scene: Scene) -> None:
     events = await scene.perform("what time is it in Tokyo and Paris?")
     kinds = [event.event_type for event in events if event.event_type in ("tool_start", "tool_end")]

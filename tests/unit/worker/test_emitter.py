@@ -71,10 +71,15 @@ async def test_a_fence_reaches_the_agent_at_its_next_event() -> None:
     log = SlowLog()
     log.failure = Fenced()
     log.go.set()
-    with pytest.raises(Fenced):
-        async with emitter_of(log) as emitter:
+    emitter = emitter_of(log)
+
+    async def run() -> None:
+        async with emitter:
             await emitter.emit(delta("a"))
             await emitter.flush()
+
+    with pytest.raises(Fenced):
+        await run()
     with pytest.raises(Fenced):
         await emitter.emit(delta("b"))
 

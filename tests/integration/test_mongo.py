@@ -1,0 +1,98 @@
+"""The connection and the indexes, against a real MongoDB over both drivers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.e2e.stack import eventually
+
+from tailrace.child import Child, free_port
+from tailrace.embedded import Mongod
+from tailrace.errors import MigrationNeeded
+from tailrace.mongo import Database, connect, ensure_indexes, ping
+from tailrace.settings import Settings
+
+INDEXES = {
+    "events": {
+        "_id_": {"key": {"_id": 1}},
+        "session_seq": {"key": {"session_id": 1, "seq": 1}, "unique": True},
+        "session_timestamp": {"key": {"session_id": 1, "timestamp": 1}},
+        "trace": {"key": {"trace_id": 1}, "sparse": True},
+        "expiry": {"key": {"expires_at": 1}, "expireAfterSeconds": 0},
+    },
+    "messages": {
+        "_id_": {"key": {"_id": 1}},
+        "session_timestamp": {"key": {"session_id": 1, "timestamp": 1}},
+        "parent": {"key": {"parent_id": 1}, "sparse": True},
+        "trace": {"key": {"trace_id": 1}, "sparse": True},
+    },
+    "runs": {
+        "_id_": {"key": {"_id": 1}},
+        "session_state": {"key": {"session_id": 1, "state": 1}},
+        "session_created": {"key": {"session_id": 1, "created_at": 1}},
+        "one_active_run_a_session": {
+            "key": {"session_id": 1},
+            "unique": True,
+            "partialFilterExpression": {"active": True},
+        },
+    },
+    "sessions": {
+        "_id_": {"key": {"_id": 1}},
+        "owner_updated": {"key": {"owner": 1, "updated_at": 1}},
+    },
+}
+
+both_drivers = pytest.mark.parametrize("mongo_driver", ["pymongo", "motor"])
+
+
+async def indexes(database: Database) -> dict[str, dict[str, object]]:
+    found: dict[str, dict[str, object]] = {}
+    for collection in INDEXES:
+        cursor = await database.command("listIndexes", collection)
+        found[collection] = {
+            index["name"]: {name: value for name, value in index.items() if name not in ("v", "name")}
+            for index in cursor["cursor"]["firstBatch"]
+        }
+    return found
+
+
+@both_drivers
+async def test_indexes_are_exactly_these_however_often_they_are_made(database: Database) -> None:
+    assert await indexes(database) == INDEXES
+    await ensure_indexes(database)
+    assert await indexes(database) == INDEXES
+
+
+async def test_index_of_the_same_name_with_other_options_is_refused(settings: Settings) -> None:
+    async with connect(settings) as database:
+        await database["events"].create_index([("trace_id", -1)], name="trace")
+        with pytest.raises(MigrationNeeded, match="'events'"):
+            await ensure_indexes(database)
+
+
+@both_drivers
+async def test_primary_answers_a_ping(database: Database) -> None:
+    await ping(database)
+
+
+async def test_mongod_without_a_replica_set_is_refused(settings: Settings, tmp_path: Path) -> None:
+    port = free_port()
+    child = Child("mongod", alone(tmp_path, port), log=tmp_path / "log")
+    child.start()
+    try:
+        eventually(lambda: any("Waiting for connections" in line for line in child.tail(100)))
+        alone_settings = msgspec.structs.replace(settings, mongodb_url=f"mongodb://127.0.0.1:{port}")
+        async with connect(alone_settings) as database:
+            with pytest.raises(MigrationNeeded, match="--replSet"):
+                await ensure_indexes(database)
+    finally:
+        child.stop()
+
+
+def alone(place: Path, port: int) -> list[str]:
+    """The command line of a mongod without a replica set."""
+    (place / "data").mkdir()
+    server = Mongod(place / "data", log=place / "log", port=port)
+    return [option for option in server.argv() if not option.startswith("--replSet")]
