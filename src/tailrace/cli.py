@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import msgspec
@@ -16,9 +17,6 @@ import msgspec
 from tailrace.devserver import DEFAULT_DATA_DIR, DEV_USER, DevServer
 from tailrace.errors import SettingError, TailraceError
 from tailrace.settings import Settings, read_env_file
-
-if TYPE_CHECKING:
-    from tailrace.client.cursor import Follow
 
 __all__ = ["main"]
 
@@ -30,6 +28,8 @@ Examples:
   tailrace dev                            everything on this machine, for development
   tailrace chat "What is 17 * 23?"        ask, and see the answer arrive
   tailrace tail SESSION --since 10m       what happened in a session, and what happens next
+  tailrace cancel SESSION                 end what runs in a session
+  tailrace verify SESSION                 whether its log is whole and unchanged
   tailrace token --user alice             a bearer token, for curl
 
 \b
@@ -179,34 +179,34 @@ def _seconds(text: str) -> float:
     return float(int(match[1]) * _UNITS[match[2]])
 
 
-_url = click.option("--url", help="Of the API.  [default: TAILRACE_URL, or the dev server's]")
-_token = click.option("--token", help="Bearer token.  [default: TAILRACE_TOKEN, or the dev server's]")
+def _asks(command: Callable[..., int]) -> Callable[..., None]:
+    """The options of a command that asks a server, which gets `url` and `token` and returns its exit code."""
+
+    @_as_json
+    @click.option("--url", help="Of the API.  [default: TAILRACE_URL, or the dev server's]")
+    @click.option("--token", help="Bearer token.  [default: TAILRACE_TOKEN, or the dev server's]")
+    @_data_dir
+    @functools.wraps(command)
+    def asked(*, url: str | None, token: str | None, data_dir: Path, **given: Any) -> None:
+        url, token = _server(_environ(), url, token, data_dir)
+        sys.exit(command(url=url, token=token, **given))
+
+    return asked
 
 
 @main.command()
 @click.argument("prompt")
 @click.option("--session", help="Go on in this session; a new one by default.")
 @click.option("--agent", help="The agent to ask.")
-@_as_json
-@_url
-@_token
-@_data_dir
-def chat(
-    *,
-    prompt: str,
-    session: str | None,
-    agent: str | None,
-    as_json: bool,
-    url: str | None,
-    token: str | None,
-    data_dir: Path,
-) -> None:
-    """Run a prompt and print the answer as it arrives."""
+@_asks
+def chat(**given: Any) -> int:
+    """Run a prompt and print the answer as it arrives.
+
+    Ctrl-C cancels the run; a second one leaves at once.
+    """
     from tailrace.client import terminal
 
-    url, token = _server(_environ(), url, token, data_dir)
-    code = terminal.chat(url=url, token=token, session=session, prompt=prompt, agent=agent, as_json=as_json)
-    sys.exit(code)
+    return terminal.chat(**given)
 
 
 @main.command()
@@ -219,26 +219,40 @@ def chat(
     show_default=True,
     help="Until the active run ends, for ever, or only what there is.",
 )
-@_as_json
-@_url
-@_token
-@_data_dir
-def tail(
-    *,
-    session: str,
-    since: str | None,
-    follow: Follow,
-    as_json: bool,
-    url: str | None,
-    token: str | None,
-    data_dir: Path,
-) -> None:
+@_asks
+def tail(**given: Any) -> int:
     """Print what happened in a session, and what happens next."""
     from tailrace.client import terminal
 
-    url, token = _server(_environ(), url, token, data_dir)
-    code = terminal.tail(url=url, token=token, session=session, since=since, follow=follow, as_json=as_json)
-    sys.exit(code)
+    return terminal.tail(**given)
+
+
+@main.command()
+@click.argument("session")
+@_asks
+def cancel(**given: Any) -> int:
+    """End what runs in a session.
+
+    What the agent has said until then stays. Nothing happens, and the exit code is 0, when nothing runs.
+    """
+    from tailrace.client import terminal
+
+    return terminal.cancel(**given)
+
+
+@main.command()
+@click.argument("session")
+@_asks
+def verify(**given: Any) -> int:
+    """Check that a session's log is whole and unchanged.
+
+    Reads it from its beginning: no event is missing, each run has one finish, as its last event, and the
+    finish's digest is that of the run's frames. The exit code is 0 when nothing is wrong, else 1. A run that
+    goes on, or whose beginning has expired (partial), is named and is not wrong.
+    """
+    from tailrace.client import terminal
+
+    return terminal.verify(**given)
 
 
 def _server(

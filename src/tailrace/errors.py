@@ -4,6 +4,7 @@ TailraceError
 ├── SettingError          an environment variable has a value that is not allowed
 ├── Fenced                this writer's run belongs to another attempt, or has ended
 ├── RunConflict           the session already has an active run
+├── IdempotencyConflict   the key was used for another request
 ├── NotYours              the session exists and belongs to somebody else
 ├── CursorError           a place to start from that cannot be served
 ├── EnqueueFailed         Redis did not take the job
@@ -16,6 +17,7 @@ __all__ = [
     "EmbeddedUnavailable",
     "EnqueueFailed",
     "Fenced",
+    "IdempotencyConflict",
     "MigrationNeeded",
     "NotYours",
     "RunConflict",
@@ -46,6 +48,10 @@ class RunConflict(TailraceError):
     def __init__(self, run_id: str | None = None) -> None:
         super().__init__()
         self.run_id = run_id
+
+
+class IdempotencyConflict(TailraceError):
+    """The idempotency key was used for another request in this session."""
 
 
 class NotYours(TailraceError):

@@ -15,6 +15,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 
+from tailrace.digest import Digest
 from tailrace.events import Event
 from tailrace.mongo import Database, settled, start_session
 from tailrace.sessions import Sessions
@@ -23,6 +24,7 @@ __all__ = ["Bounds", "Changes", "End", "EventLog"]
 
 MAX_AWAIT_MS = 1_000  # how long the server holds an idle change stream's request; below the socket timeout
 WATCH_BATCH = 1_000  # events in one answer of the change stream
+DIGEST_PAGE = 1_000  # events read at once for a digest
 
 # The server sends only what a reader needs: the document, and the token and time that resuming needs.
 _WATCH_FIELDS = {"$project": {"clusterTime": 1, "fullDocument": 1}}
@@ -87,6 +89,49 @@ class EventLog:
         found = await self._events.find_one({"session_id": session_id}, sort=[("seq", DESCENDING)])
         return Event.from_document(found) if found else None
 
+    async def first_of(self, session_id: str, run_id: str) -> Event | None:
+        """The run's first event, if it has one; reads the session from its beginning."""
+        query = {"session_id": session_id, "run_id": run_id}
+        async with start_session(self._database) as session:
+            await self._advanced(session)
+            found = await self._events.find_one(query, sort=[("seq", ASCENDING)], session=session)
+        return Event.from_document(found) if found else None
+
+    async def finish_of(self, session_id: str, run_id: str, *, after: int) -> Event | None:
+        """The run's `finish`, if it stands behind `after`; sees every write until now."""
+        query = {
+            "session_id": session_id,
+            "seq": {"$gt": after},
+            "run_id": run_id,
+            "event_type": "finish",
+        }
+        async with start_session(self._database) as session:
+            await self._advanced(session)
+            found = await self._events.find_one(query, session=session)
+        return Event.from_document(found) if found else None
+
+    async def digest(self, session_id: str, run_id: str, *, after: int, upto: int | None = None) -> str:
+        """The digest of the run's events with `after < seq <= upto` (None: to the log's end), as they stand.
+
+        Sees every write until now. A `finish` among them is left out.
+        """
+        digest = Digest()
+        own = {"session_id": session_id, "run_id": run_id, "event_type": {"$ne": "finish"}}
+        places = {} if upto is None else {"$lte": upto}
+        async with start_session(self._database) as session:
+            await self._advanced(session)
+            while True:
+                query = {**own, "seq": {"$gt": after, **places}}
+                cursor = self._events.find(query, {"expires_at": 0}, session=session).sort("seq", ASCENDING)
+                count = 0
+                # A page in one answer: a cursor that is left open dies with a server that restarts.
+                async for document in cursor.limit(DIGEST_PAGE).batch_size(DIGEST_PAGE + 1):
+                    digest.update(Event.from_document(document).to_json())
+                    after = document["seq"]
+                    count += 1
+                if count < DIGEST_PAGE:
+                    return digest.hexdigest()
+
     async def seq_at(self, session_id: str, timestamp: float) -> int:
         """The smallest `seq` whose timestamp is not before `timestamp`; the next free one when none is.
 
@@ -147,6 +192,12 @@ class EventLog:
         if found is not None:
             return End(found["seq"], found["timestamp"])
         return End(await self._sessions.last_seq(session_id), 0.0)
+
+    async def fresh_end(self, session_id: str) -> End:
+        """The log's end, seeing every write until now."""
+        async with start_session(self._database) as session:
+            await self._advanced(session)
+            return await self.end(session_id, session)
 
     async def standing(self, wanted: Sequence[Event]) -> tuple[list[Event], End]:
         """What stands where `wanted` should go, and the log's end; both see every write until now."""

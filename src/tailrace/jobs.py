@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from redis import Redis
 from redis.exceptions import RedisError
-from rq import Queue
+from rq import Queue, Worker
+from rq.command import send_stop_job_command
+from rq.exceptions import InvalidJobOperation, NoSuchJobError
+from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from tailrace.errors import EnqueueFailed
 from tailrace.runs import Run
 from tailrace.settings import Settings
 
-__all__ = ["PERFORM", "Jobs", "connect_redis", "job_id"]
+__all__ = ["PERFORM", "Jobs", "cancel_channel", "connect_redis", "job_id"]
 
 # Named by string, so that the API process imports no agent code.
 PERFORM = "tailrace_worker.job.perform"
@@ -39,6 +43,11 @@ def connect_redis(settings: Settings) -> Redis:
 def job_id(run: Run) -> str:
     """The RQ job of a run's attempt: names session and run, so that a person finds both in rq-dashboard."""
     return f"{run.session_id}_{run.run_id}_{run.attempt}"
+
+
+def cancel_channel(run_id: str) -> str:
+    """The Redis channel on which the process that performs the run hears that it shall end."""
+    return f"tailrace:cancel:{run_id}"
 
 
 class Jobs:
@@ -70,6 +79,35 @@ class Jobs:
             description=f"run {run.run_id} of session {run.session_id}, agent {run.agent}",
             meta={"session_id": run.session_id, "run_id": run.run_id, "attempt": run.attempt},
         )
+
+    async def waits(self, run: Run) -> bool:
+        """Whether the job of a queued run is where a worker will find it, or has just found it.
+
+        Raises `RedisError` or `OSError` when Redis does not answer.
+        """
+        return await asyncio.to_thread(self._waits, run)
+
+    def _waits(self, run: Run) -> bool:
+        try:
+            job = Job.fetch(job_id(run), connection=self._redis, serializer=JSONSerializer)
+        except NoSuchJobError:
+            return False
+        if job.get_status(refresh=False) == JobStatus.STARTED:
+            return True
+        return job.id in self._queue.get_job_ids()
+
+    async def served(self) -> bool:
+        """Whether any worker serves the queue. Raises like `waits`."""
+        return await asyncio.to_thread(Worker.count, queue=self._queue) > 0
+
+    async def cancel(self, run: Run) -> None:
+        """Tell the process that performs `run` to end it, if it listens. Raises like `waits`."""
+        await asyncio.to_thread(self._redis.publish, cancel_channel(run.run_id), b"cancel")
+
+    async def stop(self, run: Run) -> None:
+        """Have a run that did not end when told killed by its worker. Raises like `waits`."""
+        with contextlib.suppress(NoSuchJobError, InvalidJobOperation):  # it is not running any more
+            await asyncio.to_thread(send_stop_job_command, self._redis, job_id(run), JSONSerializer)
 
     async def ping(self) -> None:
         """Return if Redis answers; raise `RedisError` or `OSError` otherwise."""

@@ -48,6 +48,10 @@ class Messages:
         except DuplicateKeyError:
             return
 
+    async def forget(self, session_id: str, run_id: str) -> None:
+        """Delete what a lost attempt of the run left: its next attempt tells it all again."""
+        await self._collection.delete_many({"session_id": session_id, "run_id": run_id})
+
     async def last(self, session_id: str, count: int) -> list[Message]:
         """The newest `count` messages of the session, oldest first."""
         cursor = self._collection.find({"session_id": session_id}).sort("timestamp", DESCENDING).limit(count)

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar, cast
 
 from pymongo import ASCENDING, AsyncMongoClient, IndexModel
@@ -42,6 +42,7 @@ Database = AsyncDatabase[dict[str, Any]]
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
+_CLOSE_SECONDS = 3.0
 _CANCEL_AGAIN_SECONDS = 0.5
 _RETRY_SECONDS = (0.05, 1.0)  # first and longest wait between tries while MongoDB is away
 
@@ -74,6 +75,27 @@ INDEXES: Mapping[str, tuple[IndexModel, ...]] = {
         IndexModel([("session_id", ASCENDING), ("state", ASCENDING)], name="session_state"),
         IndexModel([("session_id", ASCENDING), ("created_at", ASCENDING)], name="session_created"),
         IndexModel(
+            [("session_id", ASCENDING), ("idempotency_key", ASCENDING)],
+            name="one_run_a_key",
+            unique=True,
+            partialFilterExpression={"idempotency_key": {"$exists": True}},
+        ),
+        IndexModel(
+            [("cancel_after", ASCENDING)],
+            name="minding",
+            partialFilterExpression={"active": True, "cancel_after": {"$gte": 0}},
+        ),
+        IndexModel(
+            [("state", ASCENDING), ("session_id", ASCENDING), ("created_at", ASCENDING)],
+            name="waiting",
+            partialFilterExpression={"state": "waiting"},
+        ),
+        IndexModel(
+            [("active", ASCENDING), ("lease_expires_at", ASCENDING)],
+            name="active_lease",
+            partialFilterExpression={"active": True},
+        ),
+        IndexModel(
             [("session_id", ASCENDING)],
             name="one_active_run_a_session",
             unique=True,
@@ -91,7 +113,10 @@ async def connect(settings: Settings) -> AsyncIterator[Database]:
     try:
         yield client[settings.mongodb_db]
     finally:
-        await settled(client.close())
+        # Closing says goodbye to a server, which may hang; the process need not.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await settled(client.close())
 
 
 def _client(settings: Settings) -> AsyncMongoClient[dict[str, Any]]:

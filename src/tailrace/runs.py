@@ -7,17 +7,25 @@ from typing import Any, Literal
 from uuid import uuid4
 
 import msgspec
-from pymongo import DESCENDING, ReturnDocument
-from pymongo.asynchronous.database import AsyncDatabase
+from pymongo import ASCENDING, DESCENDING, ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from tailrace.documents import from_document, to_document
 from tailrace.errors import RunConflict
+from tailrace.mongo import Database, settled
 
-__all__ = ["FinishStatus", "Run", "RunState", "Runs", "new_run_id"]
+__all__ = ["LEASE_SECONDS", "FinishStatus", "Run", "RunState", "Runs", "lease_for", "new_run_id"]
 
 FinishStatus = Literal["success", "error", "cancelled", "timeout", "lost"]
-RunState = Literal["queued", "running", "success", "error", "cancelled", "timeout", "lost"]
+RunState = Literal["waiting", "queued", "running", "success", "error", "cancelled", "timeout", "lost"]
+
+
+LEASE_SECONDS = 8.0  # without a sign of life from its worker, then a run counts as lost
+
+
+def lease_for(seconds: float) -> dict[str, Any]:
+    """For `$set` in an update pipeline: a lease from now on, by the database's clock."""
+    return {"lease_expires_at": {"$add": ["$$NOW", int(seconds * 1000)]}}
 
 
 def new_run_id() -> str:
@@ -34,7 +42,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     agent: str  # the registry's name of the agent
     state: RunState
     created_at: float  # Unix seconds
-    active: bool  # queued or running; one a session, held by a unique partial index
+    active: bool  # queued or running, not waiting; one a session, held by a unique partial index
     attempt: int  # counts from 1; grows when a lost run is tried again
     prompt: str = ""
     content_parts: list[dict[str, Any]] = msgspec.field(default_factory=list)
@@ -47,12 +55,16 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     first_seq: int | None = None  # its first event in the session's log
     last_seq: int | None = None  # its `finish`
     error: str | None = None  # what went wrong, for a person
+    cancel_requested: bool = False  # somebody wants it to end
+    cancel_after: float | None = None  # seconds without any reader, then it is cancelled; never if None
+    idempotency_key: str | None = None  # of the request; unique in the session
+    request_hash: str | None = None  # SHA-256 of the request, to tell whether a key is used for another
 
 
 class Runs:
     """The `runs` collection."""
 
-    def __init__(self, database: AsyncDatabase[dict[str, Any]]) -> None:
+    def __init__(self, database: Database) -> None:
         self._collection = database["runs"]
 
     async def create(self, run: Run) -> None:
@@ -60,8 +72,14 @@ class Runs:
 
         Raises `RunConflict` when the session has an active run.
         """
+        document = {name: {"$literal": value} for name, value in to_document(run).items() if name != "_id"}
         try:
-            await self._collection.insert_one(to_document(run))
+            # An insert that may use the database's clock.
+            await self._collection.update_one(
+                {"_id": run.run_id},
+                [{"$set": {**document, **lease_for(LEASE_SECONDS), "last_reader_at": "$$NOW"}}],
+                upsert=True,
+            )
         except DuplicateKeyError as error:
             active = await self.active(run.session_id)
             raise RunConflict(active.run_id if active else None) from error
@@ -69,6 +87,47 @@ class Runs:
     async def get(self, session_id: str, run_id: str) -> Run | None:
         """The run, if this session has it."""
         return _run(await self._collection.find_one({"_id": run_id, "session_id": session_id}))
+
+    async def by_key(self, session_id: str, idempotency_key: str) -> Run | None:
+        """The run that a request with this key made."""
+        query = {"session_id": session_id, "idempotency_key": idempotency_key}
+        return _run(await self._collection.find_one(query))
+
+    async def promote(self, session_id: str) -> Run | None:
+        """Make the session's oldest waiting run its active one; None when none waits or one is active."""
+        update = {"state": "queued", "active": True, **lease_for(LEASE_SECONDS)}
+        try:
+            found = await self._collection.find_one_and_update(
+                {"session_id": session_id, "state": "waiting"},
+                [{"$set": update}],
+                sort=[("created_at", ASCENDING)],
+                return_document=ReturnDocument.AFTER,
+            )
+        except DuplicateKeyError:
+            return None
+        return _run(found)
+
+    async def stalled(self, *, limit: int) -> list[str]:
+        """Up to `limit` sessions in which runs wait and none is active."""
+        same = {"$and": [{"$eq": ["$session_id", "$$waiting"]}, {"$eq": ["$active", True]}]}
+        active = {
+            "from": self._collection.name,
+            "let": {"waiting": "$_id"},
+            "pipeline": [{"$match": {"$expr": same, "active": True}}],
+            "as": "active",
+        }
+        found = await settled(
+            self._collection.aggregate(
+                [
+                    {"$match": {"state": "waiting"}},
+                    {"$group": {"_id": "$session_id"}},
+                    {"$lookup": active},
+                    {"$match": {"active": []}},
+                    {"$limit": limit},
+                ]
+            )
+        )
+        return [str(each["_id"]) for each in await found.to_list(None)]
 
     async def active(self, session_id: str) -> Run | None:
         """The session's queued or running run."""
@@ -84,15 +143,40 @@ class Runs:
         """Take a queued run for this worker; None when another took it or it has ended."""
         found = await self._collection.find_one_and_update(
             {"_id": run_id, "state": "queued"},
-            {"$set": {"state": "running", "worker": worker, "started_at": time.time()}},
+            [
+                {
+                    "$set": {
+                        "state": "running",
+                        "worker": {"$literal": worker},
+                        "started_at": time.time(),
+                        **lease_for(LEASE_SECONDS),
+                    }
+                }
+            ],
             return_document=ReturnDocument.AFTER,
         )
         return _run(found)
 
     async def owns(self, run_id: str, attempt: int) -> bool:
         """Whether `attempt` is still the one that may write for this run: the fence of `eventlog.Writer`."""
-        query = {"_id": run_id, "attempt": attempt, "active": True}
+        query = {"_id": run_id, "attempt": attempt, "finished_at": None}
         return await self._collection.find_one(query, {"_id": 1}) is not None
+
+    async def request_cancel(self, session_id: str) -> Run | None:
+        """Ask for the end of the session's active run; None when there is none. Repeating it is harmless."""
+        found = await self._collection.find_one_and_update(
+            {"session_id": session_id, "active": True},
+            [
+                {
+                    "$set": {
+                        "cancel_requested": True,
+                        "cancel_requested_at": {"$ifNull": ["$cancel_requested_at", "$$NOW"]},
+                    }
+                }
+            ],
+            return_document=ReturnDocument.AFTER,
+        )
+        return _run(found)
 
     async def began(self, run_id: str, first_seq: int) -> None:
         """Keep where the run's events begin."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from pymongo import DESCENDING, ReturnDocument
+from pymongo import DESCENDING, ReadPreference, ReturnDocument
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError
 
@@ -67,6 +68,13 @@ class Sessions:
         """The session if it exists and is `user`'s, else None: the two are not told apart on purpose."""
         found = await self._collection.find_one({"_id": session_id, "owner": user})
         return None if found is None else from_document(Session, found)
+
+    async def owners(self, session_ids: Sequence[str]) -> dict[str, str]:
+        """The owner of each of the sessions that exists."""
+        # From the primary, whatever the URL says: a secondary may not have heard of a new session yet.
+        primary = self._collection.with_options(read_preference=ReadPreference.PRIMARY)
+        cursor = primary.find({"_id": {"$in": list(session_ids)}}, {"owner": 1})
+        return {str(found["_id"]): str(found.get("owner")) for found in await cursor.to_list(None)}
 
     async def of(self, user: str, *, before: float, limit: int) -> list[Session]:
         """Up to `limit` of the user's sessions updated before `before` (Unix seconds), newest first."""

@@ -38,6 +38,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8000  # 0 takes a free one
     max_body_bytes: Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024)] = 4 * 1024 * 1024
     keep_alive_seconds: Annotated[float, Meta(ge=0.1, le=15)] = 14.0  # silence before a comment
+    send_stall_seconds: Annotated[float, Meta(ge=0.5, le=3600)] = 30.0  # then who takes nothing is cut
+    drain_seconds: Annotated[int, Meta(ge=1, le=600)] = 10  # from SIGTERM to the end of the last connection
 
     # Who may use it. One of secret, public key or JWKS.
     jwt_secret: str | None = None  # HS256, at least 32 characters
@@ -50,6 +52,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # The worker.
     queue: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "tailrace"
     run_timeout_seconds: Seconds = 600.0
+    max_attempts: Annotated[int, Meta(ge=1, le=100)] = 3  # of a run whose worker died
+    queue_timeout_seconds: Seconds = 600.0  # for a queued run that no worker is there to take
     agents: str = ""  # NAME=MODULE:FACTORY, separated by commas
     model: str = "offline"  # `offline`, or what LangChain's init_chat_model takes
     model_base_url: str | None = None  # of an OpenAI-compatible server

@@ -19,7 +19,11 @@ __all__ = ["Writer"]
 
 
 class Writer:
-    """One attempt's place in a session's log. Not for use by two tasks at once."""
+    """One attempt's place in a session's log. Not for use by two tasks at once.
+
+    `first_seq` is the run's first event, if it is known: a `finish` tells the digest of what stands from
+    there.
+    """
 
     def __init__(
         self,
@@ -29,12 +33,14 @@ class Writer:
         run_id: str,
         attempt: int,
         owns: Callable[[], Awaitable[bool]],
+        first_seq: int | None = None,
     ) -> None:
         self._log = event_log
         self._session_id = session_id
         self._run_id = run_id
         self._attempt = attempt
         self._owns = owns
+        self._first_seq = first_seq or 1
         self._end: End | None = None
 
     @property
@@ -54,18 +60,48 @@ class Writer:
             events = await self._placed(pending)
             count = await self._stored(events)
             stored += events[:count]
-            pending = events[count:]
+            pending = [*events[count:], *pending[len(events) :]]
         return stored
 
+    async def take_over(self, drafts: Sequence[Draft]) -> Event | None:
+        """Append `drafts` as an attempt's first write, unless the run has its `finish`: then return that.
+
+        The attempt before may still be writing, its `finish` even. So the place to write is the one right
+        behind what was looked at; if it is taken, look again. Once this has written, the attempt before can
+        only collide.
+        """
+        while True:
+            self._end = await patiently(lambda: self._log.fresh_end(self._session_id))
+            finish = await patiently(
+                lambda: self._log.finish_of(self._session_id, self._run_id, after=self._first_seq - 1)
+            )
+            if finish is not None:
+                return finish
+            count = await self._stored(await self._placed(drafts))
+            if count:
+                await self.append(drafts[count:])
+                return None
+
     async def _placed(self, drafts: Sequence[Draft]) -> list[Event]:
+        """The first of `drafts`, as events behind the log's end."""
         if self._end is None:
             self._end = await patiently(lambda: self._log.end(self._session_id))
+        drafts = _before_finish(drafts)
+        if drafts[0].event_type == "finish":
+            drafts = [await self._digested(drafts[0], upto=self._end.seq)]
         timestamp = max(round(time.time(), 6), self._end.timestamp)
         expires_at = self._log.expires_at(timestamp)
         return [
             self._place(draft, self._end.seq + nth, timestamp, expires_at)
             for nth, draft in enumerate(drafts, 1)
         ]
+
+    async def _digested(self, finish: Draft, *, upto: int) -> Draft:
+        """Once more for each place that it is given: nobody else can have written up to there any more."""
+        digest = await patiently(
+            lambda: self._log.digest(self._session_id, self._run_id, after=self._first_seq - 1, upto=upto)
+        )
+        return msgspec.structs.replace(finish, data={**finish.data, "digest": digest})
 
     def _place(self, draft: Draft, seq: int, timestamp: float, expires_at: datetime) -> Event:
         carried = draft if isinstance(draft, Event) else _carried(draft)
@@ -117,6 +153,14 @@ class Writer:
                 raise Fenced
             self._end = end
         return at + own
+
+
+def _before_finish(drafts: Sequence[Draft]) -> Sequence[Draft]:
+    """The drafts up to a `finish`, or it alone: what its digest covers must stand first."""
+    for nth, draft in enumerate(drafts):
+        if draft.event_type == "finish":
+            return drafts[: nth or 1]
+    return drafts
 
 
 def _carried(draft: Draft) -> Draft:

@@ -169,6 +169,43 @@ async def test_a_failed_run_says_why_and_the_next_prompt_works(human_stack: Stac
         await expect(page.get_by_test_id("session").first).to_contain_text("please fail")
 
 
+async def test_stop_keeps_what_was_said_and_the_next_prompt_works(human_stack: Stack) -> None:
+    async with chromium() as browser, watched_page(browser, human_stack.url) as page:
+        stop, send = page.get_by_test_id("stop"), page.get_by_test_id("send")
+        await expect(stop).to_be_hidden()
+        await ask(page, PROMPT)
+        await has_begun(page, 5)
+        await expect(send).to_be_hidden()
+        await stop.click()
+        await has_finished(page)
+        await expect(stop).to_be_hidden()
+        answer = page.get_by_test_id("message-assistant").last
+        await expect(answer).to_have_attribute("data-status", "cancelled")
+        await expect(page.get_by_test_id("note")).to_contain_text("cancelled")
+        said = await answers(page).last.inner_text()
+        assert 5 <= len(said.split()) < 120
+        assert [said] == await stored(human_stack, page)
+        await page.reload()
+        await expect(answers(page).last).to_have_text(said)
+        await expect(answer).to_have_attribute("data-status", "cancelled")
+        await ask(page, "What is 17 * 23?")
+        await expect(answers(page).last).to_contain_text("391", timeout=PATIENCE_MS)
+
+
+async def test_a_prompt_that_is_stopped_before_a_worker_has_it_is_given_back(human_stack: Stack) -> None:
+    async with chromium() as browser, watched_page(browser, human_stack.url) as page:
+        await ask(page, "Please write 2000 words.")
+        await has_begun(page, 5)  # the only worker is busy
+        async with watched_page(browser, human_stack.url) as other:
+            await ask(other, "Hello")
+            await other.get_by_test_id("stop").click()
+            await has_finished(other)
+            await expect(other.get_by_test_id("prompt")).to_have_value("Hello")
+            await expect(other.get_by_test_id("send")).to_be_enabled()
+        await page.get_by_test_id("stop").click()
+        await has_finished(page)
+
+
 async def test_without_a_token_of_its_own_the_page_asks_for_one(human_stack: Stack) -> None:
     # By another name the server gives no token, and the browser sees no secure context.
     url = human_stack.url.replace("127.0.0.1", "elsewhere.test")

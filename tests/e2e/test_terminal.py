@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import uuid4
 
 import msgspec
@@ -123,6 +125,19 @@ def run(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(stack, *arguments), capture_output=True, text=True, timeout=60, check=False)
 
 
+@contextmanager
+def chatting(stack: Stack, session: str) -> Iterator[subprocess.Popen[str]]:
+    """A `tailrace chat` in the midst of a long answer."""
+    argv = command(stack, "chat", "Please write 20000 words.", "--session", session)
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as chat:
+        try:
+            assert chat.stdout
+            assert chat.stdout.read(30)
+            yield chat
+        finally:
+            chat.kill()
+
+
 def test_chat_prints_the_answer_alone_on_standard_output(stack: Stack) -> None:
     session = session_id()
     done = run(stack, "chat", "What is 17 * 23?", "--session", session)
@@ -173,3 +188,49 @@ def test_a_reader_that_leaves_is_no_error(stack: Stack) -> None:
     assert done.returncode == 0
     assert "Error" not in done.stderr
     assert "Exception" not in done.stderr
+
+
+def test_ctrl_c_cancels_the_run_and_shows_its_end(stack: Stack) -> None:
+    session = session_id()
+    with chatting(stack, session) as chat:
+        chat.send_signal(signal.SIGINT)
+        rest, errors = chat.communicate(timeout=60)
+    assert chat.returncode == 1
+    assert rest.endswith("\n")
+    assert "cancelled" in errors
+    assert "Traceback" not in errors
+    shown = run(stack, "tail", session, "--follow", "none").stdout.splitlines()
+    assert shown[-1].split()[2:] == ["finish", "cancelled"]
+
+
+def test_a_second_ctrl_c_leaves_at_once(stack: Stack) -> None:
+    session = session_id()
+    with chatting(stack, session) as chat:
+        assert stack.api.pid
+        os.kill(stack.api.pid, signal.SIGSTOP)  # so that the run does not end meanwhile
+        try:
+            chat.send_signal(signal.SIGINT)
+            assert chat.stderr
+            while "Cancelling" not in chat.stderr.readline():
+                assert chat.poll() is None
+            chat.send_signal(signal.SIGINT)
+            _, errors = chat.communicate(timeout=60)
+        finally:
+            os.kill(stack.api.pid, signal.SIGCONT)
+    assert chat.returncode == 130
+    assert "Traceback" not in errors
+    assert run(stack, "cancel", session).returncode == 0
+
+
+def test_cancel_names_the_run_that_ends_and_is_harmless_after(stack: Stack) -> None:
+    session = session_id()
+    with chatting(stack, session) as chat:
+        cancel = run(stack, "cancel", session, "--json")
+        _, errors = chat.communicate(timeout=60)
+    told = json.loads(cancel.stdout)
+    assert (cancel.returncode, told["session_id"], len(told["run_id"])) == (0, session, 32)
+    assert (chat.returncode, "cancelled" in errors) == (1, True)
+    again = run(stack, "cancel", session)
+    assert (again.returncode, again.stdout) == (0, "Nothing runs in this session.\n")
+    unknown = run(stack, "cancel", session_id())
+    assert (unknown.returncode, len(unknown.stderr.splitlines())) == (1, 1)

@@ -32,6 +32,23 @@ INDEXES = {
         "_id_": {"key": {"_id": 1}},
         "session_state": {"key": {"session_id": 1, "state": 1}},
         "session_created": {"key": {"session_id": 1, "created_at": 1}},
+        "one_run_a_key": {
+            "key": {"session_id": 1, "idempotency_key": 1},
+            "unique": True,
+            "partialFilterExpression": {"idempotency_key": {"$exists": True}},
+        },
+        "minding": {
+            "key": {"cancel_after": 1},
+            "partialFilterExpression": {"active": True, "cancel_after": {"$gte": 0}},
+        },
+        "waiting": {
+            "key": {"state": 1, "session_id": 1, "created_at": 1},
+            "partialFilterExpression": {"state": "waiting"},
+        },
+        "active_lease": {
+            "key": {"active": 1, "lease_expires_at": 1},
+            "partialFilterExpression": {"active": True},
+        },
         "one_active_run_a_session": {
             "key": {"session_id": 1},
             "unique": True,

@@ -20,7 +20,7 @@ from tailrace.errors import TailraceError
 from tailrace.settings import Settings, variable
 
 SECRET = "a-secret-of-the-tests-that-is-long-enough"
-COMMANDS = {"api", "chat", "dev", "init-db", "settings", "tail", "token", "worker"}
+COMMANDS = {"api", "cancel", "chat", "dev", "init-db", "settings", "tail", "token", "verify", "worker"}
 
 
 @pytest.fixture(autouse=True)

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-import msgspec
-
+from tailrace.ending import Failure
 from tailrace.errors import TailraceError
-from tailrace.runs import FinishStatus
 
 __all__ = [
     "AgentUnavailable",
-    "Failure",
     "ModelUnavailable",
-    "Outcome",
     "RunRefused",
     "UnknownAgent",
     "explain",
@@ -52,21 +48,6 @@ class ModelUnavailable(RunRefused):
     """The model's package or key is missing."""
 
     code = "model_unavailable"
-
-
-class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """The data of a `run_error`."""
-
-    code: str  # for a program
-    message: str  # for a person: no traceback
-    retryable: bool = False  # whether the same prompt may well succeed later
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run ended."""
-
-    status: FinishStatus
-    failure: Failure | None = None
 
 
 def explain(error: BaseException) -> Failure:

@@ -11,16 +11,20 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from langchain_core.messages import HumanMessage
 
+from tailrace.ending import Failure, Outcome, close_document, write_end, writer_for
 from tailrace.errors import Fenced
+from tailrace.eventlog import EventLog
+from tailrace.jobs import Jobs
 from tailrace.messages import Messages
 from tailrace.mongo import Database, connect, patiently
+from tailrace.recovery import Recovery
 from tailrace.runs import Run, Runs
 from tailrace.settings import Settings, read_env_file
 from tailrace.writer import Writer
@@ -29,8 +33,9 @@ from tailrace_worker.ancestry import Ancestry
 from tailrace_worker.conversation import Conversation, content_of, to_langchain
 from tailrace_worker.emitter import Emitter
 from tailrace_worker.envelope import Envelope
-from tailrace_worker.failures import Failure, Outcome, explain
-from tailrace_worker.recorder import Recorder, write_end, writer_for
+from tailrace_worker.failures import explain
+from tailrace_worker.hold import Hold, held
+from tailrace_worker.recorder import Recorder
 from tailrace_worker.tracing import Trace, traced
 from tailrace_worker.translate import Translator
 
@@ -75,9 +80,17 @@ async def perform_run(settings: Settings, database: Database, session_id: str, r
         return
     with traced(settings, run) as trace:
         try:
-            await _Performance(settings, database, run, trace).play()
+            async with held(settings, database, run) as hold:
+                await _Performance(settings, database, run, trace, hold).play()
+            await _promote_next(settings, database, session_id)
         except Fenced:
             log.warning("the run was taken away", extra={"session_id": session_id, "run_id": run_id})
+
+
+async def _promote_next(settings: Settings, database: Database, session_id: str) -> None:
+    """Let the session's next waiting run begin; if this process dies before, an API does it."""
+    with closing(Jobs(settings)) as jobs:
+        await patiently(lambda: Recovery(settings, database, jobs).promote(session_id))
 
 
 async def _taken(runs: Runs, session_id: str, run_id: str) -> Run | None:
@@ -94,7 +107,8 @@ async def _taken(runs: Runs, session_id: str, run_id: str) -> Run | None:
 class _Performance:
     """One run on its way from `agent_start` to `finish`."""
 
-    def __init__(self, settings: Settings, database: Database, run: Run, trace: Trace) -> None:
+    def __init__(self, settings: Settings, database: Database, run: Run, trace: Trace, hold: Hold) -> None:
+        self._hold = hold
         self._settings = settings
         self._database = database
         self._run = run
@@ -114,6 +128,8 @@ class _Performance:
         Raises `Fenced` when the run is taken away.
         """
         writer = self._writer()
+        if self._run.attempt > 1 and not await self._superseded(writer):
+            return
         outcome = Outcome(status="success")
         try:
             async with Emitter(writer) as emitter:
@@ -131,15 +147,34 @@ class _Performance:
             log.exception("events were refused", extra=self._who)
             outcome = Outcome(status="error", failure=explain(error))
             writer = self._writer()
-        usage = self._translator.usage
-        await write_end(self._database, writer, self._run, self._envelope, outcome, usage=usage)
+        await write_end(
+            self._database,
+            writer,
+            self._run,
+            outcome,
+            usage=self._translator.usage,
+            trace_id=self._trace.trace_id,
+        )
+
+    async def _superseded(self, writer: Writer) -> bool:
+        """Begin a further attempt: fence the one before and void what it showed; False if it had finished."""
+        behind_queued = (self._run.first_seq or 0) + 1
+        draft = self._envelope.draft("attempt_superseded", {"from_seq": behind_queued})
+        finish = await writer.take_over([draft])
+        if finish is not None:
+            await close_document(self._database, self._run, finish, error=self._run.error)
+            return False
+        messages = Messages(self._database)
+        await patiently(lambda: messages.forget(self._run.session_id, self._run.run_id))
+        return True
 
     @property
     def _who(self) -> dict[str, str]:
         return {"action": "perform", "session_id": self._run.session_id, "run_id": self._run.run_id}
 
     def _writer(self) -> Writer:
-        return writer_for(self._database, self._run, retention_seconds=self._settings.retention_seconds)
+        event_log = EventLog(self._database, retention_seconds=self._settings.retention_seconds)
+        return writer_for(self._database, event_log, self._run)
 
     async def _outcome(self, emitter: Emitter) -> Outcome:
         count = self._settings.history_messages
@@ -156,6 +191,7 @@ class _Performance:
         """The outcome of the agent, whatever it raises: only `Fenced` gets through."""
         deadline = asyncio.timeout(self._settings.run_timeout_seconds)
         try:
+            self._hold.arm()
             async with deadline:
                 await self._iterate(recorder, conversation)
         except Fenced:
@@ -165,12 +201,16 @@ class _Performance:
             if task is None or not task.cancelling():
                 return Outcome(status="error", failure=explain(error))
             task.uncancel()  # the end is still to be written
+            if self._hold.lost:
+                raise Fenced from error
             return Outcome(status="cancelled")
         except BaseException as error:
             if isinstance(error, TimeoutError) and deadline.expired():
                 return self._timed_out()
             log.warning("the agent failed", extra=self._who, exc_info=error)
             return Outcome(status="error", failure=explain(error))
+        finally:
+            self._hold.disarm()
         return Outcome(status="success")
 
     def _timed_out(self) -> Outcome:

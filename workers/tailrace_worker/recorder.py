@@ -1,28 +1,18 @@
-"""The recorder: writes down one run, its events and its messages, and ends it with exactly one `finish`."""
+"""The recorder: writes down one run, its events and its messages, as it goes on."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
-from typing import Any
 
-from tailrace.errors import Fenced
-from tailrace.eventlog import EventLog
 from tailrace.events import Draft
 from tailrace.messages import Message
-from tailrace.mongo import Database, patiently
-from tailrace.runs import Run, Runs
-from tailrace.sessions import Sessions
-from tailrace.writer import Writer
+from tailrace.runs import Run
 from tailrace_worker.assistant import Output
 from tailrace_worker.conversation import Conversation
 from tailrace_worker.emitter import Emitter
 from tailrace_worker.envelope import Envelope
-from tailrace_worker.failures import Outcome
 
-__all__ = ["Recorder", "write_end", "writer_for"]
-
-log = logging.getLogger(__name__)
+__all__ = ["Recorder"]
 
 
 class Recorder:
@@ -59,49 +49,3 @@ class Recorder:
     async def flush(self) -> None:
         """Return when everything recorded is durable; raises like `record`."""
         await self._emitter.flush()
-
-
-def writer_for(database: Database, run: Run, *, retention_seconds: float) -> Writer:
-    """A new writer for this attempt of `run`, fenced by the run's document."""
-    runs = Runs(database)
-    return Writer(
-        EventLog(database, retention_seconds=retention_seconds),
-        run.session_id,
-        run_id=run.run_id,
-        attempt=run.attempt,
-        owns=lambda: runs.owns(run.run_id, run.attempt),
-    )
-
-
-async def write_end(
-    database: Database,
-    writer: Writer,
-    run: Run,
-    envelope: Envelope,
-    outcome: Outcome,
-    *,
-    usage: dict[str, Any],
-) -> None:
-    """Append what ends `run`, `finish` last, and close its document.
-
-    Raises `Fenced` when the run is no longer this attempt's; nothing is then written after the fence.
-    """
-    if not await patiently(lambda: Runs(database).owns(run.run_id, run.attempt)):
-        # The log notices a fence only where two writers collide; here nobody else need be writing.
-        raise Fenced
-    failure = outcome.failure
-    drafts = []
-    if failure is not None:
-        data = {"code": failure.code, "message": failure.message, "retryable": failure.retryable}
-        drafts.append(envelope.draft("run_error", data))
-    ended = {"status": outcome.status, **({"usage": usage} if usage else {})}
-    await writer.append([*drafts, envelope.draft("agent_end", ended)])
-    # Before the finish: whoever sees it may delete or expire the events, and `seq` must go on from there.
-    await patiently(lambda: Sessions(database).remember_last_seq(run.session_id, writer.last_seq + 1))
-    (finish,) = await writer.append([envelope.draft("finish", {"status": outcome.status})])
-    error = failure.message if failure else None
-    await patiently(
-        lambda: Runs(database).end(
-            run.run_id, run.attempt, status=outcome.status, last_seq=finish.seq, error=error
-        )
-    )

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+from contextlib import closing
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -18,16 +19,18 @@ from rq.executions import Execution
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from tailrace.jobs import connect_redis
+from tailrace.jobs import Jobs, connect_redis
+from tailrace.mongo import connect
+from tailrace.recovery import Recovery
+from tailrace.runs import Runs
 from tailrace.settings import Settings
 from tailrace_worker.agents import registry
-from tailrace_worker.lost import finish_lost
 
 __all__ = ["RunWorker", "die_with_parent", "preload", "work"]
 
 log = logging.getLogger(__name__)
 
-LOST_SECONDS = 20.0  # for writing the end of a lost run; then the worker takes the next job
+RECOVER_SECONDS = 20.0  # for a lost run's next attempt or end; then the worker takes the next job
 HEARTBEAT_SECONDS = 10  # a job without a heartbeat for this long is abandoned; beats come every 2 s
 _PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 
@@ -78,20 +81,31 @@ class RunWorker(Worker):
     def handle_work_horse_killed(self, job: Job, retpid: int, ret_val: int, rusage: Any) -> None:
         """Runs in the parent, for a horse that was killed: neither of RQ's callbacks does."""
         super().handle_work_horse_killed(job, retpid, ret_val, rusage)  # type: ignore[no-untyped-call]
-        session_id, run_id = job.args
-        why = f"the process that ran the agent {_end_of(ret_val)}."
+        self._recover(job, f"the process that ran the agent {_end_of(ret_val)}.")
+
+    def _handle_stopped_job(self, job: Job, queue: Queue, execution: Execution) -> None:
+        """Runs in the parent, for a horse that was killed on command: its run did not end when told to."""
+        super()._handle_stopped_job(job, queue, execution)
+        self._recover(job, "the process that ran the agent was stopped on command.")
+
+    def _recover(self, job: Job, why: str) -> None:
         try:
-            # A client of its own, closed before the next fork: no horse inherits it.
-            asyncio.run(_bounded(self._settings, session_id, run_id, why))
+            # Clients of its own, closed before the next fork: no horse inherits them.
+            asyncio.run(_recovered(self._settings, job, why))
         except Exception:
-            log.exception(
-                "a lost run could not be finished", extra={"session_id": session_id, "run_id": run_id}
-            )
+            # The lease runs out soon, and an API recovers the run.
+            log.exception("A lost run was not recovered", extra={"action": "recover", "job_id": job.id})
 
 
-async def _bounded(settings: Settings, session_id: str, run_id: str, why: str) -> None:
-    async with asyncio.timeout(LOST_SECONDS):
-        await finish_lost(settings, session_id, run_id, why=why)
+async def _recovered(settings: Settings, job: Job, why: str) -> None:
+    """Bring the run on, if the attempt that died is still its last: the job says which it was."""
+    session_id, run_id = job.args
+    async with asyncio.timeout(RECOVER_SECONDS), connect(settings) as database:
+        run = await Runs(database).get(session_id, run_id)
+        if run is None or not run.active or run.attempt != job.meta["attempt"] or run.state != "running":
+            return
+        with closing(Jobs(settings)) as jobs:
+            await Recovery(settings, database, jobs).recover(run, why=why, dead=True)
 
 
 def _end_of(wait_status: int | None) -> str:

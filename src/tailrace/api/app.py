@@ -10,7 +10,7 @@ from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 from litestar.types import ControllerRouterHandler
 
-from tailrace.api import apps, health, history, page, streams
+from tailrace.api import apps, cancel, health, history, page, streams
 from tailrace.api.auth import BearerAuthentication
 from tailrace.api.body import json_only
 from tailrace.api.indexes import Indexes
@@ -24,6 +24,8 @@ from tailrace.jobs import Jobs
 from tailrace.live import Live
 from tailrace.messages import Messages
 from tailrace.mongo import connect
+from tailrace.reaper import reaping
+from tailrace.recovery import Recovery
 from tailrace.runs import Runs
 from tailrace.sessions import Sessions
 from tailrace.settings import Settings
@@ -51,6 +53,7 @@ def create_app(settings: Settings) -> Litestar:
         *apps.handlers,
         *history.handlers,
         *streams.handlers,
+        *cancel.handlers,
     ]
     return Litestar(
         route_handlers=handlers,
@@ -73,8 +76,10 @@ async def _services(settings: Settings) -> AsyncIterator[Services]:
         log = EventLog(database, retention_seconds=settings.retention_seconds)
         jobs = Jobs(settings)
         indexes = Indexes(database)
+        sessions = Sessions(database)
+        live = Live(log, owners=sessions.owners, keep_alive_seconds=settings.keep_alive_seconds)
         try:
-            async with indexes.kept(), Live(log, keep_alive_seconds=settings.keep_alive_seconds) as live:
+            async with indexes.kept(), reaping(settings, database, jobs, readers=live.sessions), live:
                 yield Services(
                     settings=settings,
                     database=database,
@@ -82,8 +87,9 @@ async def _services(settings: Settings) -> AsyncIterator[Services]:
                     log=log,
                     runs=Runs(database),
                     messages=Messages(database),
-                    sessions=Sessions(database),
+                    sessions=sessions,
                     jobs=jobs,
+                    recovery=Recovery(settings, database, jobs),
                     live=live,
                 )
         finally:

@@ -1,25 +1,28 @@
-"""Starting a run: what a client may ask for, and the order in which it becomes durable."""
+"""Starting a run: what a client may ask for."""
 
 from __future__ import annotations
 
+import re
 import time
+from hashlib import sha256
 from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar.exceptions import ValidationException
 from msgspec import Meta
 
+from tailrace.api.admission import admit
 from tailrace.api.services import Services
 from tailrace.carry import is_storable
-from tailrace.errors import EnqueueFailed, MigrationNeeded
-from tailrace.events import Draft
-from tailrace.runs import Run, new_run_id
-from tailrace.writer import Writer
+from tailrace.errors import MigrationNeeded
+from tailrace.runs import Run, RunState, new_run_id
 
 __all__ = ["GenerateRequest", "RunAccepted", "start_run"]
 
 MAX_PROMPT_CHARACTERS = 1_000_000
 MAX_PARTS = 100
+
+_KEY = re.compile(r"[!-~]{1,200}", re.ASCII)
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
@@ -31,8 +34,10 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     content_parts: Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=MAX_PARTS)] | None = None
     agent: Name = "default"
     model: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
-    on_conflict: Literal["reject"] = "reject"  # when the session has an active run
-    on_disconnect: Literal["continue"] = "continue"  # when the reader leaves
+    on_conflict: Literal["reject", "enqueue", "interrupt"] = "reject"  # when the session has an active run
+    on_disconnect: Annotated[str, Meta(pattern=r"^(continue|cancel|cancel_after:[0-9]{1,6})$")] = (
+        "continue"  # when the session's last reader has left; `cancel_after` counts seconds
+    )
     metadata: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
@@ -41,41 +46,29 @@ class RunAccepted(msgspec.Struct, frozen=True, kw_only=True):
 
     session_id: str
     run_id: str
-    state: Literal["queued"]
+    state: RunState
     stream: str  # where to read it
 
 
-async def start_run(services: Services, user: str, session_id: str, request: GenerateRequest) -> Run:
-    """Store the run, tell the readers, then hand it to a worker; returns it with its `first_seq`.
+async def start_run(
+    services: Services, user: str, session_id: str, request: GenerateRequest, *, idempotency_key: str | None
+) -> Run:
+    """The run that `request` asks for, admitted to the session; or the one that it made before.
 
-    Raises `ValidationException`, `MigrationNeeded`, `NotYours`, `RunConflict`, and `EnqueueFailed` after
-    ending the run.
+    Raises `ValidationException`, `MigrationNeeded`, `NotYours`, `RunConflict` and `IdempotencyConflict`.
     """
-    _check(request)
+    _check(request, idempotency_key)
     if missing := services.indexes.status():
         raise MigrationNeeded(missing)  # without them a session could have two active runs
     await services.sessions.claim(session_id, user, title=_title(request))
-    run = _run(services, user, session_id, request)
-    await services.runs.create(run)
-    writer = Writer(
-        services.log,
-        session_id,
-        run_id=run.run_id,
-        attempt=run.attempt,
-        owns=lambda: services.runs.owns(run.run_id, run.attempt),
-    )
-    queued = await writer.append([_draft(run, "run_queued", agent=run.agent)])
-    await services.runs.began(run.run_id, queued[0].seq)
-    run = msgspec.structs.replace(run, first_seq=queued[0].seq)
-    try:
-        await services.jobs.enqueue(run)
-    except EnqueueFailed as error:
-        await _end(services, writer, run, str(error))
-        raise
-    return run
+    run = _run(services, user, session_id, request, idempotency_key)
+    return await admit(services, run, on_conflict=request.on_conflict)
 
 
-def _check(request: GenerateRequest) -> None:
+def _check(request: GenerateRequest, idempotency_key: str | None) -> None:
+    if idempotency_key is not None and _KEY.fullmatch(idempotency_key) is None:
+        why = "must be 1 to 200 visible ASCII characters"
+        raise ValidationException(extra=[{"key": "Idempotency-Key", "message": why, "source": "header"}])
     if (request.prompt is None) == (request.content_parts is None):
         raise _refused("prompt", "give either prompt or content_parts")
     if request.prompt is not None and not request.prompt.strip():
@@ -97,7 +90,9 @@ def _title(request: GenerateRequest) -> str:
     return " ".join((request.prompt or " ".join(texts)).split())
 
 
-def _run(services: Services, user: str, session_id: str, request: GenerateRequest) -> Run:
+def _run(
+    services: Services, user: str, session_id: str, request: GenerateRequest, idempotency_key: str | None
+) -> Run:
     run_id = new_run_id()
     return Run(
         run_id=run_id,
@@ -113,19 +108,14 @@ def _run(services: Services, user: str, session_id: str, request: GenerateReques
         model=request.model,
         metadata=request.metadata,
         trace_id=run_id if services.settings.tracing else None,
+        cancel_after=_patience(request.on_disconnect),
+        idempotency_key=idempotency_key,
+        request_hash=sha256(msgspec.json.encode(request, order="deterministic")).hexdigest(),
     )
 
 
-def _draft(run: Run, event_type: Literal["run_queued", "run_error", "finish"], **data: Any) -> Draft:
-    return Draft(event_type=event_type, data=data, trace_id=run.trace_id)
-
-
-async def _end(services: Services, writer: Writer, run: Run, why: str) -> None:
-    """Close a run that no worker will see, so that its readers and the session are free."""
-    error = _draft(
-        run, "run_error", code="queue_unavailable", message="The job queue does not answer.", retryable=True
-    )
-    written = await writer.append([error, _draft(run, "finish", status="error")])
-    last_seq = written[-1].seq
-    await services.sessions.remember_last_seq(run.session_id, last_seq)
-    await services.runs.end(run.run_id, run.attempt, status="error", last_seq=last_seq, error=why)
+def _patience(on_disconnect: str) -> float | None:
+    """Seconds without a reader until the run is cancelled; None for never."""
+    if on_disconnect == "continue":
+        return None
+    return float(on_disconnect.partition(":")[2] or 0)

@@ -13,7 +13,15 @@ from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi.datastructures import ResponseSpec
 from pymongo.errors import PyMongoError
 
-from tailrace.errors import CursorError, EnqueueFailed, MigrationNeeded, NotYours, RunConflict, Unauthorized
+from tailrace.errors import (
+    CursorError,
+    EnqueueFailed,
+    IdempotencyConflict,
+    MigrationNeeded,
+    NotYours,
+    RunConflict,
+    Unauthorized,
+)
 from tailrace.mongo import is_passing
 
 __all__ = ["MEDIA_TYPE", "FieldProblem", "Problem", "documented", "respond"]
@@ -140,6 +148,12 @@ def _(error: RunConflict) -> _Answer:
     return _Answer(
         Problem(type=f"{_URN}run-conflict", title=title, status=409, detail=str(error), run_id=run_id)
     )
+
+
+@_answer.register
+def _(error: IdempotencyConflict) -> _Answer:
+    title = "The idempotency key was used for another request"
+    return _Answer(Problem(type=f"{_URN}idempotency", title=title, status=422, detail=str(error)))
 
 
 @_answer.register

@@ -1,16 +1,21 @@
-"""The API's server: uvicorn, with bounded socket buffers, whose shutdown ends the streams first."""
+"""The API's server: uvicorn, with bounded socket buffers, whose shutdown ends streams first and in time."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import socket
+import threading
 
 import uvicorn
 from litestar import Litestar
 
 from tailrace.api.app import create_app
+from tailrace.api.connection import Connection, connection_with
 from tailrace.api.services import Services
 from tailrace.errors import SettingError
+from tailrace.mongo import end_task
 from tailrace.settings import Settings
 
 __all__ = ["serve"]
@@ -20,7 +25,8 @@ log = logging.getLogger(__name__)
 BACKLOG = 4_096  # connections that wait to be accepted: a restart brings all readers back at once
 SEND_BUFFER_BYTES = 256 * 1024  # in the kernel, per connection; Linux doubles it and would grow it to 4 MB
 UNACKNOWLEDGED_MS = 30_000  # then a connection whose peer is silent is cut
-GRACE_SECONDS = 10  # for requests that are no streams, at shutdown
+LEAVE_SECONDS = 2.0  # after the time to drain: then the process goes, whatever still hangs
+LAST_SECONDS = 0.5  # of the time to drain: for requests to notice that their connection was cut
 
 
 def serve(settings: Settings) -> None:
@@ -38,25 +44,52 @@ def serve(settings: Settings) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_graceful_shutdown=settings.drain_seconds,
+        http=connection_with(settings.send_stall_seconds),
         ws="none",
     )
-    with listener:
-        _Server(config, app).run(sockets=[listener])
+    # MongoDB's driver, for one, waits 20 s for a server that hangs before it closes.
+    backstop = threading.Timer(settings.drain_seconds + LEAVE_SECONDS, _leave)
+    backstop.daemon = True
+    try:
+        with listener:
+            _Server(config, app, backstop).run(sockets=[listener])
+    finally:
+        backstop.cancel()
 
 
 class _Server(uvicorn.Server):
     """Ends the streams before it waits for connections to close: an open stream never does by itself."""
 
-    def __init__(self, config: uvicorn.Config, app: Litestar) -> None:
+    def __init__(self, config: uvicorn.Config, app: Litestar, backstop: threading.Timer) -> None:
         super().__init__(config)
+        self._backstop = backstop
         self._app = app
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._backstop.start()
         services: Services | None = getattr(self._app.state, "services", None)
         if services is not None:
             services.live.drain()
+        # Later, uvicorn cancels the requests that are left; none is kept waiting by a client that reads
+        # nothing, and so never takes the end of its stream.
+        patience = (self.config.timeout_graceful_shutdown or 0) - LAST_SECONDS
+        cutting = asyncio.get_running_loop().call_later(patience, self._cut)
         await super().shutdown(sockets)
+        cutting.cancel()
+        # asyncio.run would cancel them once more, and wait for ever where the driver swallows that.
+        await asyncio.gather(*(end_task(task) for task in tuple(self.server_state.tasks)))
+
+    def _cut(self) -> None:
+        for connection in tuple(self.server_state.connections):
+            if isinstance(connection, Connection):
+                connection.cut()
+
+
+def _leave() -> None:
+    log.warning("Shutting down takes too long; leaving without", extra={"action": "leave"})
+    logging.shutdown()
+    os._exit(0)  # nothing is lost: what the API knows is in MongoDB
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -12,6 +12,7 @@ from tailrace.jobs import Jobs
 from tailrace.live import Live
 from tailrace.messages import Messages
 from tailrace.mongo import Database
+from tailrace.recovery import Recovery
 from tailrace.runs import Runs
 from tailrace.sessions import Sessions
 from tailrace.settings import Settings
@@ -31,6 +32,7 @@ class Services:
     messages: Messages
     sessions: Sessions
     jobs: Jobs
+    recovery: Recovery
     live: Live
 
 

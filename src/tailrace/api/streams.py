@@ -34,7 +34,7 @@ Follow = Literal["run", "session", "none"]
 @post(
     "/api/apps/{session_id:str}/agent/generate",
     status_code=200,
-    responses=stream_responses(404, 409, 413, 415),
+    responses=stream_responses(404, 409, 413, 415, 422),
     summary="Start a run and stream it",
 )
 async def generate(
@@ -42,25 +42,30 @@ async def generate(
     services: NamedDependency[Services],
     session_id: FromPath[str],
     data: JSONBody[GenerateRequest],
+    idempotency_key: Annotated[str | None, HeaderParameter(name="Idempotency-Key")] = None,
 ) -> ASGIResponse:
     """Starts a run in the session, which is made if it is new, and streams it until its `finish`.
 
     With `Prefer: respond-async` the answer is 202 and the run's address at once.
     """
-    run = await start_run(services, request.user.user, session_id, data)
+    run = await start_run(
+        services, request.user.user, session_id, data, idempotency_key=idempotency_key or None
+    )
     stream = f"/api/apps/{session_id}/agent/stream-continue?run_id={run.run_id}"
     headers = {"location": stream, "x-run-id": run.run_id}
     if "respond-async" in request.headers.get("prefer", "").lower():
-        accepted = RunAccepted(session_id=session_id, run_id=run.run_id, state="queued", stream=stream)
+        accepted = RunAccepted(session_id=session_id, run_id=run.run_id, state=run.state, stream=stream)
         return ASGIResponse(
             body=msgspec.json.encode(accepted),
             status_code=202,
             headers={**headers, "preference-applied": "respond-async"},
         )
-    after = (run.first_seq or 1) - 1
-    until = Until(kind="finish", run_id=run.run_id)
+    # The first request of a key may be about to write the run's first event.
+    after = run.first_seq - 1 if run.first_seq else (await services.log.bounds(session_id)).last
+    # A repeat of a run that has ended: its events may have expired, and its finish would never come.
+    until = Until(kind="replay" if run.finished_at else "finish", run_id=run.run_id)
     opening = _ready(session_id, Start(after=after, last=after + 1), run.run_id)
-    feed = services.live.feed(session_id, after=after, until=until)
+    feed = services.live.feed(session_id, reader=request.user, after=after, until=until)
     return EventStream(services.live, feed, opening=opening, headers=headers)
 
 
@@ -71,6 +76,7 @@ async def generate(
     summary="Replay what was missed, then follow live",
 )
 async def stream_continue(  # noqa: PLR0917 - Litestar passes them by name
+    request: AuthorizedRequest,
     services: NamedDependency[Services],
     session: NamedDependency[Session],
     last_event_header: Annotated[str | None, HeaderParameter(name="Last-Event-ID")] = None,
@@ -100,7 +106,9 @@ async def stream_continue(  # noqa: PLR0917 - Litestar passes them by name
         return ASGIResponse(status_code=204, headers={"cache-control": "no-store"})
     opening = control("stream.reset", start.reset) if start.reset else b""
     opening += _ready(session_id, start, running.run_id if running else None)
-    feed = services.live.feed(session_id, after=start.after, until=until, only_run=run_id)
+    feed = services.live.feed(
+        session_id, reader=request.user, after=start.after, until=until, only_run=run_id
+    )
     return EventStream(services.live, feed, opening=opening, headers={})
 
 
@@ -119,7 +127,7 @@ async def _chosen(services: Services, session_id: str, run_id: str | None) -> Ru
 
 async def _running(services: Services, session_id: str, run: Run | None, run_id: str | None) -> Run | None:
     """`run` if its `finish` is still to come."""
-    if run is None or not run.active:
+    if run is None or run.finished_at is not None:
         return None
     last = await services.log.last(session_id)
     # The `finish` is written a moment before the run is marked as ended.

@@ -132,6 +132,7 @@ class RunErrorEvent(_Wire, frozen=True, kw_only=True, tag="run_error"):
 class FinishEvent(_Wire, frozen=True, kw_only=True, tag="finish"):
     status: FinishStatus
     last_seq: int
+    digest: str  # chains the run's frames before it: docs/reference/wire-protocol.md
 
 
 WireEvent = (

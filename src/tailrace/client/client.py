@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
+import msgspec
 
+from tailrace.client.chains import Chains
 from tailrace.client.cursor import Cursor, Follow, Hole
 from tailrace.client.errors import (
     BadStream,
     ClientError,
+    DigestMismatch,
     ServerError,
     TooManyRequests,
     Unreachable,
@@ -27,28 +31,38 @@ from tailrace.client.sse import Parser
 __all__ = ["Client"]
 
 SILENCE_SECONDS = 35.0  # the server comments every 15 s at least; two missed mean a dead connection
+Token = str | Callable[[], str | Awaitable[str]]
 POST_ATTEMPTS = 4  # to connect: about two seconds, the time of a quick restart
+
+
+class _Cancelled(msgspec.Struct, frozen=True):
+    run_id: str | None
 
 
 class Client:
     """A user's way to one server. Use it as an async context manager, or call `aclose()`.
 
+    `token` may be a function, also an asynchronous one: it is asked before each request, so that a stream
+    whose token expired goes on with a new one. Without it, that ends in `Unauthorized`.
+
     `patience` is for how many seconds a stream tries to come back before it raises `Unreachable`; None is
-    for ever.
+    for ever. With `check_digests` a run that is read from its first event is proven whole at its `finish`.
     """
 
     def __init__(
         self,
         url: str,
-        token: str,
+        token: Token,
         *,
         patience: float | None = 120.0,
         silence: float = SILENCE_SECONDS,
+        check_digests: bool = True,
     ) -> None:
         self._url = url.rstrip("/")
+        self._check_digests = check_digests
         self._patience = patience
+        self._token = token
         self._http = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {token}"},
             timeout=httpx.Timeout(connect=5.0, read=silence, write=15.0, pool=None),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
         )
@@ -81,7 +95,8 @@ class Client:
         """Start a run and yield its frames up to its `finish`, over every cut on the way.
 
         Raises `Conflict` when the session already has an active run, `Unauthorized`, `NotFound` and the other
-        kinds of `Problem` when the server refuses, `Unreachable` when there is none.
+        kinds of `Problem` when the server refuses, `Unreachable` when there is none, and `DigestMismatch` in
+        place of a `finish` that what was yielded does not lead to.
         """
         given = {
             "prompt": prompt,
@@ -127,17 +142,36 @@ class Client:
             async for frame in frames:
                 yield frame
 
+    async def cancel(self, session: str) -> str | None:
+        """Ask for the end of the session's active run: its id, or None when nothing runs.
+
+        The run ends with a `finish` whose status is `cancelled`, for all who read it; what the agent has said
+        until then stays. Harmless when repeated or too late. Raises as `generate` does.
+        """
+        request = self._http.build_request("POST", self._path(session, "cancel"))
+        response = await self._posted(request, harmless=True)
+        try:
+            return msgspec.json.decode(await response.aread(), type=_Cancelled).run_id
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+        finally:
+            await response.aclose()
+
     async def _start(self, session: str, body: dict[str, Any], key: str) -> httpx.Response:
         """The open stream of a new run. Repeated only where nothing was sent: a run must not start twice."""
         headers = {"Accept": "text/event-stream", "Idempotency-Key": key}
         url = self._path(session, "generate")
         request = self._http.build_request("POST", url, json=body, headers=headers)
+        return await self._posted(request, harmless=False)
+
+    async def _posted(self, request: httpx.Request, *, harmless: bool) -> httpx.Response:
+        """The answer, tried again when there is no connection; also after a cut, where that is `harmless`."""
         for attempt in range(POST_ATTEMPTS):
             try:
                 return await self._opened(request)
             except httpx.TransportError as error:
                 sent = not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
-                if sent or attempt == POST_ATTEMPTS - 1:
+                if (sent and not harmless) or attempt == POST_ATTEMPTS - 1:
                     raise self._unreachable(error) from error
             await asyncio.sleep(pause(attempt, RETRY_SECONDS))
         raise AssertionError("unreachable")
@@ -147,6 +181,7 @@ class Client:
     ) -> AsyncGenerator[Frame]:
         """The frames of `response` and of every connection that must follow it."""
         outage = Outage(self._patience)
+        chains = Chains()
         while True:
             trouble: Exception | None = None
             parser = Parser()
@@ -160,6 +195,8 @@ class Client:
                     async for frame in frames:
                         outage.hears(frame)
                         if cursor.advance(frame):
+                            if chains.take(frame) == "mismatch" and self._check_digests:
+                                raise DigestMismatch(str(frame.data.get("run_id")))
                             yield frame
                 if cursor.ended:
                     return
@@ -179,8 +216,11 @@ class Client:
         return self._http.build_request("GET", url, params=cursor.params(), headers=headers)
 
     async def _opened(self, request: httpx.Request) -> httpx.Response:
+        token = self._token() if callable(self._token) else self._token
+        token = await token if inspect.isawaitable(token) else token
+        request.headers["Authorization"] = f"Bearer {token}"
         response = await self._http.send(request, stream=True)
-        if response.status_code in (200, 204):
+        if response.status_code in (200, 202, 204):
             return response
         try:
             raise await problem_of(response)

@@ -69,7 +69,8 @@ class Cursor:
     @property
     def ended(self) -> bool:
         """Whether a stream that the server closed in good order needs no reconnect."""
-        if self._last_event in ("stream.rotate", "stream.reset", "stream.lagged"):
+        # After `stream.expired` the server says by its status whether it was the token or the session.
+        if self._last_event in ("stream.rotate", "stream.expired", "stream.reset", "stream.lagged"):
             return False
         if self.follow == "session":
             return False

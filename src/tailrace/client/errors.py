@@ -3,6 +3,7 @@
 ClientError
 ├── Unreachable           no server answered for as long as the client's patience lasts
 ├── BadStream             the server sent what is no event stream, or left out an event again and again
+├── DigestMismatch        a run's frames are not those that its `finish` tells the digest of
 └── Problem               the server refused the request; carries its problem document
     ├── BadRequest        400, 413, 415, 422
     ├── Unauthorized      401, 403
@@ -23,6 +24,7 @@ __all__ = [
     "BadStream",
     "ClientError",
     "Conflict",
+    "DigestMismatch",
     "Gone",
     "NotFound",
     "Problem",
@@ -49,6 +51,16 @@ class Unreachable(ClientError):
 
 class BadStream(ClientError):
     """The server sent something that is not a stream of events."""
+
+
+class DigestMismatch(ClientError):
+    """What was read of a run is not what its worker wrote: an event is missing, doubled or changed."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"The digest of run {run_id} does not match: an event is missing, doubled or changed."
+        )
+        self.run_id = run_id
 
 
 class Problem(ClientError):

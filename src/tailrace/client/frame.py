@@ -19,6 +19,7 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     data: dict[str, Any]  # the frame's JSON
     id: str | None = None  # `<session_id>:<seq>`; None for a frame that is no event
     seq: int | None = None  # the place in the session's log; None for a frame that is no event
+    raw: str = ""  # `data` as it came, to the character: what a run's digest chains
 
     @property
     def type(self) -> str:
@@ -33,8 +34,8 @@ def frame_of(block: Block) -> Frame:
     except msgspec.DecodeError as error:
         raise BadStream(f"A {block.event!r} frame is not a JSON object: {error}") from error
     if not block.id:
-        return Frame(event=block.event, data=data)
+        return Frame(event=block.event, data=data, raw=block.data)
     seq = data.get("seq")
     if not isinstance(seq, int) or isinstance(seq, bool) or seq < 1:
         raise BadStream(f"The event {block.id!r} has no place in the log: seq is {seq!r}.")
-    return Frame(event=block.event, data=data, id=block.id, seq=seq)
+    return Frame(event=block.event, data=data, id=block.id, seq=seq, raw=block.data)

@@ -1,4 +1,4 @@
-"""Lines: what a terminal shows of a frame."""
+"""Lines: what a terminal shows of a frame, and of an audit."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 
+from tailrace.client.audit import SessionReport
 from tailrace.client.frame import Frame
 
-__all__ = ["answer_of", "line_of", "tool_line_of"]
+__all__ = ["answer_of", "line_of", "report_of", "tool_line_of"]
 
 _WIDTH = 100  # characters of an event's text in a line
 # Everything below a space but tab and line feed, and C1: an agent's text must not move the cursor, set
@@ -42,6 +43,18 @@ def line_of(frame: Frame) -> str:
     when = datetime.fromtimestamp(seconds).strftime("%H:%M:%S.%f")[:-3] if seconds else "-" * 12
     place = frame.seq if frame.seq is not None else "-"
     return f"{when} {place:>6} {frame.type:<18} {_text(frame)}".rstrip()
+
+
+def report_of(report: SessionReport) -> str:
+    """A line a run, a line a fault, and a last one that says whether all is well."""
+    lines = [f"{'run':<32} {'events':>7}  {'status':<9} digest"] if report.runs else []
+    for run in report.runs:
+        lines.append(f"{_short(run.run_id):<32} {run.events:>7}  {_short(run.status):<9} {run.digest}")
+        lines += [f"  ✗ {_short(fault)}" for fault in run.faults]
+    lines += [f"✗ {fault}" for fault in report.faults]
+    span = f"events {report.first_seq} to {report.last_seq}" if report.runs else "no events"
+    verdict = "verified" if report.verified else "NOT verified"
+    return "\n".join([*lines, f"Session {report.session_id}, {span}: {verdict}."])
 
 
 def _text(frame: Frame) -> str:

@@ -1,4 +1,4 @@
-"""Tailrace in a terminal: `chat` runs a prompt and streams its answer, `tail` follows a session."""
+"""Tailrace in a terminal: `chat` streams an answer, `cancel` ends it, `tail` and `verify` read the log."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ from typing import Any
 
 import msgspec
 
+from tailrace.client.audit import Audit
 from tailrace.client.client import Client
 from tailrace.client.cursor import Follow
 from tailrace.client.errors import ClientError
 from tailrace.client.frame import Frame
-from tailrace.client.lines import answer_of, line_of, tool_line_of
+from tailrace.client.interrupt import cancelling_on_interrupt
+from tailrace.client.lines import answer_of, line_of, report_of, tool_line_of
 from tailrace.client.since import since_of
 
-__all__ = ["chat", "tail"]
+__all__ = ["cancel", "chat", "tail", "verify"]
 
 PATIENCE_SECONDS = 60.0  # somebody is waiting at the keyboard
+REPLAY_PATIENCE_SECONDS = 10.0  # with a server that is away
+STALL_SECONDS = 15.0  # without a frame, though the server is there: it waits for an event that is missing
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 
 
@@ -30,8 +34,9 @@ def chat(
 ) -> int:
     """Run `prompt` in `session` (a new one if None) and stream the answer to standard output.
 
-    Tool calls and the session's id go to standard error. Returns the exit code: 0 when the run succeeded, 1
-    when it did not or the server refused, 130 after Ctrl-C.
+    Tool calls and the session's id go to standard error. The first Ctrl-C cancels the run and waits for its
+    end. Returns the exit code: 0 when the run succeeded, 1 when it did not or the server refused, 130 when
+    Ctrl-C ended this before the run.
     """
     name = session or uuid.uuid4().hex
     return _run(_chat(Client(url, token, patience=PATIENCE_SECONDS), name, prompt, agent, as_json))
@@ -54,10 +59,29 @@ def tail(
     return _run(_tail(client, session, since, follow, as_json))
 
 
+def cancel(*, url: str, token: str, session: str, as_json: bool = False) -> int:
+    """Ask for the end of the session's active run, and print which it is.
+
+    Returns the exit code: 0 also when nothing runs, 1 when the server refused.
+    """
+    return _run(_cancel(Client(url, token, patience=PATIENCE_SECONDS), session, as_json))
+
+
+def verify(*, url: str, token: str, session: str, as_json: bool = False) -> int:
+    """Replay `session` and print, for each run, whether all its events are there and as they were written.
+
+    Returns the exit code: 0 when nothing is wrong, 1 when something is or the server refused. What is still
+    running, or has lost its beginning to the retention, is named and is not wrong.
+    """
+    client = Client(url, token, patience=REPLAY_PATIENCE_SECONDS, check_digests=False)
+    return _run(_verify(client, session, as_json))
+
+
 async def _chat(client: Client, session: str, prompt: str, agent: str | None, as_json: bool) -> int:
     status, error, mid_line = "lost", "", False
-    async with client:
+    async with client, cancelling_on_interrupt(client, session) as arm:
         async for frame in client.generate(session, prompt, agent=agent):
+            arm()  # not before: until here there is no run to cancel
             if frame.type == "finish":
                 status = str(frame.data.get("status"))
             if frame.type == "run_error":
@@ -86,6 +110,31 @@ async def _tail(
             elif frame.seq is not None or frame.event == "stream.reset":
                 print(line_of(frame), flush=True)
     return 0
+
+
+async def _cancel(client: Client, session: str, as_json: bool) -> int:
+    async with client:
+        run_id = await client.cancel(session)
+    if as_json:
+        print(msgspec.json.encode({"session_id": session, "run_id": run_id}).decode())
+    else:
+        print(f"Run {run_id} is being cancelled." if run_id else "Nothing runs in this session.")
+    return 0
+
+
+async def _verify(client: Client, session: str, as_json: bool) -> int:
+    audit = Audit(session)
+    async with client:
+        try:
+            async with asyncio.timeout(STALL_SECONDS) as stall:
+                async for frame in client.follow(session, follow="none"):
+                    audit.take(frame)
+                    stall.reschedule(asyncio.get_running_loop().time() + STALL_SECONDS)
+        except TimeoutError:
+            pass  # the audit knows where the log should end
+    report = audit.report()
+    print(msgspec.json.encode(report).decode() if as_json else report_of(report), flush=True)
+    return 0 if report.verified else 1
 
 
 def _print_chat(frame: Frame, mid_line: bool) -> bool:

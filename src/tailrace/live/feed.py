@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -14,16 +14,25 @@ from tailrace.events import Event
 from tailrace.live.channel import Channel
 from tailrace.live.hub import Hub
 from tailrace.live.sse import KEEP_ALIVE, Frame, control, frame
-from tailrace.live.subscription import Subscription
+from tailrace.live.subscription import Closing, Subscription
 from tailrace.live.tail import Tail
 from tailrace.mongo import patiently
+from tailrace.tokens import Identity
 
 __all__ = ["Feed", "Until"]
 
 log = logging.getLogger(__name__)
 
-PAGE = 500  # events of history read at once; what a slow reader can make this process hold
+CHUNK_BYTES = 64 * 1024  # handed over at once; twice that is what a reader that takes nothing holds here
+FIRST_PAGE, PAGE = 100, 500  # events of history read at once: at first, and at most
 HOLE_SECONDS = 0.2  # between looks at a hole that neither history nor the channel fills
+
+# What a stream that is ended says last. One whose reader is gone says nothing.
+_LAST_WORDS: Mapping[Closing, bytes] = {
+    "draining": control("stream.rotate", {"reason": "draining"}),
+    "token_expired": control("stream.expired", {"reason": "token_expired"}),
+    "revoked": control("stream.expired", {"reason": "revoked"}),
+}
 
 
 class Until(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,16 +59,18 @@ class Feed:
         slots: asyncio.Semaphore,
         *,
         session_id: str,
+        reader: Identity,
         after: int,
         until: Until,
         only_run: str | None = None,
     ) -> None:
         self.subscription = Subscription()
+        self.session_id = session_id
+        self.reader = reader
         self._log = event_log
         self._hub = hub
         self._tail = tail
         self._slots = slots  # bounds the history reads of the whole process
-        self._session_id = session_id
         self._seq = after  # the newest event that was sent or filtered out
         self._until = until
         self._only_run = only_run
@@ -72,8 +83,9 @@ class Feed:
             if chunk:
                 self.subscription.sent = True
                 yield chunk
-        if self.subscription.closing == "draining" and not self._ended:
-            yield control("stream.rotate", {"reason": "draining"})
+        closing = self.subscription.closing
+        if closing is not None and closing in _LAST_WORDS and not self._ended:
+            yield _LAST_WORDS[closing]
 
     @property
     def _over(self) -> bool:
@@ -84,13 +96,13 @@ class Feed:
             yield chunk
 
     async def _follow(self) -> AsyncIterator[bytes]:
-        with self._hub.join(self._session_id, self.subscription) as channel:
+        with self._hub.join(self.session_id, self.subscription) as channel:
             epoch = None
             while not self._over:
                 if epoch != channel.epoch or channel.after(self._seq) is None:
                     if epoch == channel.epoch:
                         yield control("stream.lagged", {"seq": self._seq})
-                    while not self._over and not self._hub.covers(self._session_id):
+                    while not self._over and not self._hub.covers(self.session_id):
                         yield await self._idle()
                     epoch = channel.epoch
                     async for chunk in self._history(at=self._tail.position):
@@ -104,40 +116,50 @@ class Feed:
             frames = channel.after(self._seq)
             if frames is None:
                 return
-            yield self._taken(frames) if frames else await self._idle()
+            chunk = self._taken(frames)
+            del frames  # a reader that is slow to take the chunk holds nothing else
+            yield chunk if chunk or self._over else await self._idle()
 
     async def _history(self, at: Any) -> AsyncIterator[bytes]:
         """What the log holds after `seq`, page by page, seeing everything up to cluster time `at`."""
         at = at or await patiently(self._log.now)
+        limit = FIRST_PAGE
         while not self._over:
-            page: Sequence[Event] = ()
-            reading = asyncio.ensure_future(self._page(at))
+            reading = asyncio.ensure_future(self._page(at, limit))
             reading.add_done_callback(lambda _: self.subscription.wake())
             try:
                 while not (reading.done() or self._over):
                     yield await self._idle()
-                page = reading.result() if reading.done() else ()
             finally:
                 reading.cancel()
+            if self._over:
+                return  # of a session that is the reader's no more, not even this page
+            page = reading.result()
             if page and page[0].seq != self._seq + 1:
                 yield await self._jump(page[0].seq)
                 continue
-            yield self._taken([frame(event) for event in _contiguous(page)])
-            if len(page) < PAGE:
+            before = self._seq
+            chunk = self._taken(map(frame, _contiguous(page)))
+            taken = self._seq - before
+            more = len(page) == limit or taken < len(page)
+            limit = _next_limit(limit, taken, len(page), len(chunk))
+            del page, reading  # a reader that is slow to take the chunk holds nothing else
+            yield chunk
+            if not more:
                 return
 
-    async def _page(self, at: Any) -> Sequence[Event]:
+    async def _page(self, at: Any, limit: int) -> Sequence[Event]:
         async with self._slots:
             return await patiently(
-                lambda: self._log.read(self._session_id, after=self._seq, limit=PAGE, at=at)
+                lambda: self._log.read(self.session_id, after=self._seq, limit=limit, at=at)
             )
 
     async def _jump(self, seq: int) -> bytes:
         """Events between the reader and `seq` are gone: say so if they expired, else look again for them."""
-        bounds = await patiently(lambda: self._log.bounds(self._session_id))
+        bounds = await patiently(lambda: self._log.bounds(self.session_id))
         if bounds.first <= self._seq + 1:
             log.error(
-                "A hole in the log", extra={"action": "hole", "session_id": self._session_id, "seq": seq}
+                "A hole in the log", extra={"action": "hole", "session_id": self.session_id, "seq": seq}
             )
             await asyncio.sleep(HOLE_SECONDS)
             return b""
@@ -153,17 +175,28 @@ class Feed:
         return KEEP_ALIVE
 
     def _taken(self, frames: Iterable[Frame]) -> bytes:
-        """The bytes of `frames` that this reader gets, up to where its stream ends."""
+        """The bytes of `frames` that this reader gets: about a chunk at most, up to where its stream ends."""
         chosen: list[bytes] = []
+        size = 0
         for item in frames:
             assert item.seq == self._seq + 1
             self._seq = item.seq
             if self._only_run is None or item.run_id == self._only_run:
                 chosen.append(item.data)
+                size += len(item.data)
             if item.event_type == "finish" and item.run_id == self._until.run_id:
                 self._ended = True
                 break
+            if size >= CHUNK_BYTES:
+                break
         return b"".join(chosen)
+
+
+def _next_limit(limit: int, taken: int, read: int, size: int) -> int:
+    """How many events to read next, for `size` bytes to come near a chunk and little to be read in vain."""
+    if taken < read:
+        return taken
+    return limit if size > CHUNK_BYTES // 4 else min(PAGE, 4 * limit)
 
 
 def _contiguous(page: Sequence[Event]) -> Sequence[Event]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Literal
 
-__all__ = ["Subscription"]
+__all__ = ["Closing", "Subscription"]
+
+# The reader left; the server leaves; the token has expired; the session is not the reader's any more.
+Closing = Literal["gone", "draining", "token_expired", "revoked"]
 
 
 class Subscription:
@@ -17,7 +21,7 @@ class Subscription:
         self._woken = False
         self.sent = False  # something was sent since the last keep-alive tick
         self.due = False  # a keep-alive comment should be sent
-        self.closing: str | None = None  # why the stream ends: `gone` (the reader left) or `draining`
+        self.closing: Closing | None = None  # why the stream ends before its time
 
     def wake(self) -> None:
         """Let `wait` return; remembered when nobody waits."""
@@ -35,7 +39,7 @@ class Subscription:
                 self._waiter = None
         self._woken = False
 
-    def close(self, reason: str) -> None:
+    def close(self, reason: Closing) -> None:
         """End the stream as soon as its reader looks; the first reason counts."""
         self.closing = self.closing or reason
         self.wake()

@@ -21,7 +21,8 @@ const view = new ConversationView({
 
 let apps = [];
 let session = null; // the ReadingSession that is shown
-let pending = null; // the prompt that was sent and has not come back as an event: {text, after}
+let pending = null; // the prompt that was sent and has not come back as an event: {text, after, runId}
+let stopping = null; // the id of the run that was told to stop
 let drawing = 0;
 let announced = 0; // up to which seq answers were read out
 
@@ -46,12 +47,15 @@ function draw() {
     drawing = 0;
     if (!session.settled) return; // history comes in one piece, not word by word
     const { state } = session;
-    if (pending && arrived(pending, state)) pending = null;
+    if (pending) settlePending(state);
     const items = pending ? [...state.items, pending.item] : state.items;
     const working = state.activeRun !== null || pending !== null;
     view.show(items, working);
     at("welcome").hidden = items.length > 0 || session.expected;
     at("send").disabled = working;
+    at("send").hidden = state.activeRun !== null;
+    at("stop").hidden = state.activeRun === null;
+    at("stop").disabled = stopping !== null && stopping === state.activeRun;
     showStatus(working);
     showTitle();
     announce(state);
@@ -133,17 +137,53 @@ async function send(text) {
   view.toBottom();
   try {
     const key = randomId();
-    await authorized(() => tailrace.generate(sentTo.id, { prompt: text }, { idempotencyKey: key }));
+    const run = await authorized(() => tailrace.generate(sentTo.id, { prompt: text }, { idempotencyKey: key }));
+    if (sentTo === session && pending) pending.runId = run.run_id;
     sentTo.follow();
+    draw();
   } catch (error) {
     if (sentTo !== session) return;
     pending = null;
-    at("prompt").value ||= text; // nothing typed is ever lost
-    fit();
+    giveBack(text);
     showProblem(explained(error));
     draw();
   }
   refresh();
+}
+
+async function stop() {
+  const { id, state } = session;
+  const asked = state.activeRun;
+  stopping = asked;
+  showProblem(null);
+  at("prompt").focus(); // the button is about to go, and would take the focus with it
+  draw();
+  try {
+    await authorized(() => tailrace.cancel(id));
+  } catch (error) {
+    if (stopping !== asked) return;
+    stopping = null;
+    showProblem(error instanceof TailraceError ? error.message : "The server cannot be reached. The answer goes on.");
+    draw();
+  }
+}
+
+/** A run that ended before a worker took it has never seen its prompt: no event will bring it. */
+function settlePending(state) {
+  const { text, runId } = pending;
+  const run = state.runs[runId];
+  const over = run && run.status !== "queued" && state.activeRun !== runId;
+  if (arrived(pending, state)) pending = null;
+  else if (over) {
+    pending = null;
+    giveBack(text);
+  }
+}
+
+/** Nothing typed is ever lost. */
+function giveBack(text) {
+  at("prompt").value ||= text;
+  fit();
 }
 
 function arrived({ text, after }, { items }) {
@@ -216,6 +256,7 @@ at("composer").addEventListener("submit", (event) => {
   fit();
   send(text);
 });
+at("stop").addEventListener("click", stop);
 at("prompt").addEventListener("input", fit);
 at("prompt").addEventListener("keydown", (event) => {
   // An Enter that ends the composition of a Japanese or Chinese word sends nothing.

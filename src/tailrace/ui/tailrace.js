@@ -1,5 +1,5 @@
 /**
- * A small client for Tailrace. Copy it, and sse.js, into your own page.
+ * A small client for Tailrace. Copy it, sse.js, network.js and digest.js into your own page.
  *
  *   const tailrace = new Tailrace({ base: "https://agents.example/", token: async () => myToken() });
  *   await tailrace.generate("my-session", { prompt: "Hello" });
@@ -9,13 +9,13 @@
  * knows of the place it has reached is one string, the id of the last event, and the server does the rest.
  */
 
+import { RunDigests } from "./digest.js";
+import { Watchdog, nextChance } from "./network.js";
 import { SseParser } from "./sse.js";
 
 const RETRY_MS = 3_000; // until the server says otherwise by `retry:`
 const LONGEST_PAUSE_MS = 20_000;
 const HEALTHY_MS = 5_000; // a connection that lived longer was a good one, events or not
-const SILENCE_MS = 35_000; // the server comments every 15 s at least; two missed mean a dead connection
-const NETWORK = ["online", "offline"]; // the browser's words for a network that has changed
 const HOLES_BORNE = 3; // in a row, at one place: more is a broken log, which asking again does not mend
 
 /** The server refused a request: its `status`, and in `message` what its problem document says. */
@@ -50,17 +50,14 @@ export class Tailrace {
    * `on_disconnect`, `metadata`. A repeat with the same `idempotencyKey` joins the first run.
    */
   async generate(session, run, { idempotencyKey = randomId(), signal } = {}) {
-    const response = await this.request(`api/apps/${session}/agent/generate`, {
-      method: "POST",
-      headers: {
-        "Content-Type": "application/json",
-        "Idempotency-Key": idempotencyKey,
-        Prefer: "respond-async",
-      },
-      body: JSON.stringify(run),
-      signal,
-    });
-    return response.json();
+    const headers = { "Content-Type": "application/json", "Idempotency-Key": idempotencyKey, Prefer: "respond-async" };
+    const sent = { method: "POST", headers, body: JSON.stringify(run), signal };
+    return (await this.request(`api/apps/${session}/agent/generate`, sent)).json();
+  }
+
+  /** Asks for the end of the session's active run: `{session_id, run_id, state}`. Harmless when nothing runs. */
+  async cancel(session, { signal } = {}) {
+    return (await this.request(`api/apps/${session}/agent/cancel`, { method: "POST", signal })).json();
   }
 
   /** The JSON at `path`. */
@@ -89,17 +86,22 @@ export class Tailrace {
    * - `onFrame({event, id, seq, data})`: each event once, in order. `seq` is null for a word about the stream
    *   itself: after `stream.reset` whatever came before no longer counts; `stream.ready` opens a connection.
    * - `onState(state)`: "connecting", "live" or "offline".
+   * - `onDigest({run_id, verified})`: at the end of each run that was handed over from its first event, whether
+   *   it is what its worker wrote. Not called in a page without HTTPS, where browsers refuse to hash.
    * - `signal`: an AbortSignal that ends it.
    *
    * Rejects with a TailraceError when the server refuses: 401 (get a new token), 404 (no such session).
    */
   async follow(session, options = {}) {
-    await new Following(this, session, options).run();
+    const following = new Following(this, session, options);
+    await following.run();
+    await following.digests?.settled;
   }
 }
 
 /** One reader's way through one session's log, over all its connections. */
 class Following {
+  digests; // where they are asked for and possible
   #client;
   #session;
   #options;
@@ -120,6 +122,7 @@ class Following {
     this.#signal = options.signal ?? new AbortController().signal;
     this.#lastId = options.lastEventId ?? null;
     this.#since = options.sinceTimestamp ?? null;
+    if (options.onDigest && RunDigests.possible) this.digests = new RunDigests(options.onDigest);
   }
 
   async run() {
@@ -206,6 +209,7 @@ class Following {
       this.#lastId = id;
       this.#attempts = 0;
     }
+    if (seq !== null) this.digests?.take(data, json);
     this.#options.onFrame({ event, id, seq, data });
   }
 
@@ -222,6 +226,7 @@ class Following {
   }
 
   #forget() {
+    this.digests?.forget();
     this.#lastSeq = 0;
     this.#lastId = null;
     this.#since = null;
@@ -229,7 +234,8 @@ class Following {
 
   /** Whether a stream that the server closed in good order has ended for good. */
   #ended() {
-    if (["stream.rotate", "stream.reset", "stream.lagged"].includes(this.#lastEvent)) return false;
+    // After `stream.expired` the token is asked for again, and the server says 401 or 404 if that is no help.
+    if (["stream.rotate", "stream.expired", "stream.reset", "stream.lagged"].includes(this.#lastEvent)) return false;
     if (this.#options.follow === "session") return false;
     // An empty replay where nothing runs ends with `stream.ready`; any other end wants the server's 204.
     return this.#options.follow === "none" || ["finish", "stream.ready"].includes(this.#lastEvent);
@@ -238,58 +244,6 @@ class Following {
 
 /** The log itself has a hole. */
 class BrokenLog extends Error {}
-
-/**
- * Calls `bark` when a connection is not to be trusted any more: nothing has come for a while, or the network
- * has changed under it, or the machine slept (timers do too) and the reader is back.
- */
-class Watchdog {
-  #timer;
-  #bark;
-  #fed;
-  #seen = () => document.visibilityState === "visible" && this.#silence() > SILENCE_MS / 2 && this.#bark();
-
-  constructor(bark) {
-    this.#bark = bark;
-    this.feed();
-    for (const change of NETWORK) globalThis.addEventListener?.(change, this.#bark);
-    globalThis.document?.addEventListener("visibilitychange", this.#seen);
-  }
-
-  feed() {
-    this.#fed = Date.now();
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(this.#bark, SILENCE_MS);
-  }
-
-  stop() {
-    clearTimeout(this.#timer);
-    for (const change of NETWORK) globalThis.removeEventListener?.(change, this.#bark);
-    globalThis.document?.removeEventListener("visibilitychange", this.#seen);
-  }
-
-  #silence() {
-    return Date.now() - this.#fed;
-  }
-}
-
-/** Resolves after `ms`, or as soon as the network or the reader's eyes come back, or `signal` says stop. */
-function nextChance(ms, signal) {
-  return new Promise((resolve) => {
-    const done = () => {
-      clearTimeout(timer);
-      globalThis.removeEventListener?.("online", done);
-      globalThis.document?.removeEventListener("visibilitychange", seen);
-      signal.removeEventListener("abort", done);
-      resolve();
-    };
-    const seen = () => document.visibilityState === "visible" && done();
-    const timer = setTimeout(done, ms);
-    globalThis.addEventListener?.("online", done);
-    globalThis.document?.addEventListener("visibilitychange", seen);
-    signal.addEventListener("abort", done);
-  });
-}
 
 /** 32 hexadecimal digits; also where `crypto.randomUUID` is missing because the page came over plain HTTP. */
 export function randomId() {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import pytest
 
@@ -14,11 +15,18 @@ from tailrace.events import Draft
 from tailrace.live import Feed, Live, Until
 from tailrace.live.channel import MAX_BYTES
 from tailrace.mongo import Database
+from tailrace.tokens import Identity
 from tailrace.writer import Writer
+
+ALICE = Identity(user="alice", expires_at=time.time() + 3600)
 
 
 async def _mine() -> bool:
     return True
+
+
+async def all_of_alice(session_ids: Sequence[str]) -> Mapping[str, str]:
+    return dict.fromkeys(session_ids, "alice")
 
 
 class Session:
@@ -47,7 +55,7 @@ def log(database: Database) -> EventLog:
 
 @pytest.fixture
 async def live(log: EventLog) -> AsyncIterator[Live]:
-    async with asyncio.timeout(120), Live(log, keep_alive_seconds=1) as live:
+    async with asyncio.timeout(120), Live(log, owners=all_of_alice, keep_alive_seconds=1) as live:
         yield live
 
 
@@ -64,7 +72,7 @@ async def drained(live: Live, feed: Feed) -> bytes:
 async def test_a_replay_ends_with_the_newest_event(live: Live, log: EventLog) -> None:
     session = Session(log, "s1")
     await session.write("a", "b", "c")
-    feed = live.feed("s1", after=1, until=Until(kind="replay"))
+    feed = live.feed("s1", after=1, reader=ALICE, until=Until(kind="replay"))
     assert seqs_of(await drained(live, feed)) == [2, 3]
 
 
@@ -86,7 +94,7 @@ async def test_three_hundred_joins_at_random_moments_see_every_event_once(live: 
         else:
             newest = await log.last(session.session_id)
             after = (await log.seq_at(session.session_id, newest.timestamp if newest else 0)) - 1
-        feed = live.feed(session.session_id, after=after, until=session.until)
+        feed = live.feed(session.session_id, after=after, reader=ALICE, until=session.until)
         seqs = seqs_of(await drained(live, feed))
         end = (await log.bounds(session.session_id)).last
         assert seqs == list(range(after + 1, end + 1))
@@ -101,13 +109,13 @@ async def test_three_hundred_joins_at_random_moments_see_every_event_once(live: 
 async def test_a_reader_slower_than_the_channel_is_served_from_history(live: Live, log: EventLog) -> None:
     session = Session(log, "s1")
     await session.write("first")
-    feed = live.feed("s1", after=0, until=session.until)
+    feed = live.feed("s1", after=0, reader=ALICE, until=session.until)
     received = b""
     with live.opened(feed):
         chunks = feed.chunks()
         while not seqs_of(received):
             received += await anext(chunks)
-        other = live.feed("s1", after=1, until=session.until)
+        other = live.feed("s1", after=1, reader=ALICE, until=session.until)
         reading = asyncio.create_task(drained(live, other))
         text = "x" * 20_000
         for _ in range(2 * MAX_BYTES // len(text)):
@@ -122,7 +130,7 @@ async def test_a_reader_slower_than_the_channel_is_served_from_history(live: Liv
 
 async def test_a_silent_stream_gets_comments(live: Live, log: EventLog) -> None:
     await Session(log, "s1").write("a")
-    feed = live.feed("s1", after=1, until=Until(kind="never"))
+    feed = live.feed("s1", after=1, reader=ALICE, until=Until(kind="never"))
     with live.opened(feed):
         async for chunk in feed.chunks():
             assert chunk == b":\n\n"
@@ -132,7 +140,7 @@ async def test_a_silent_stream_gets_comments(live: Live, log: EventLog) -> None:
 async def test_draining_ends_every_stream_with_a_word(live: Live, log: EventLog) -> None:
     session = Session(log, "s1")
     await session.write("a")
-    feed = live.feed("s1", after=0, until=Until(kind="never"))
+    feed = live.feed("s1", after=0, reader=ALICE, until=Until(kind="never"))
     with live.opened(feed):
         chunks = feed.chunks()
         received = await anext(chunks)
@@ -149,7 +157,7 @@ async def test_history_lost_by_the_change_stream_is_invisible(
 ) -> None:
     session = Session(log, "s1")
     await session.write("a")
-    reading = asyncio.create_task(drained(live, live.feed("s1", after=0, until=session.until)))
+    reading = asyncio.create_task(drained(live, live.feed("s1", after=0, reader=ALICE, until=session.until)))
     await asyncio.sleep(0.2)  # the moment of the fault is arbitrary; the reader may or may not be live by now
     await database.client.admin.command(
         {
@@ -170,6 +178,6 @@ async def test_events_that_expired_under_a_reader_are_announced(
     session = Session(log, "s1")
     await session.write("a", "b", "c", "d")
     await database["events"].delete_many({"seq": {"$lte": 2}})
-    received = await drained(live, live.feed("s1", after=0, until=Until(kind="replay")))
+    received = await drained(live, live.feed("s1", after=0, reader=ALICE, until=Until(kind="replay")))
     assert b'event: stream.reset\ndata: {"reason":"expired","from_seq":3}\n\n' in received
     assert seqs_of(received) == [3, 4]

@@ -88,7 +88,7 @@ async def test_an_enqueued_run_finishes(settings: Settings, database: Database) 
 async def test_a_killed_horse_ends_in_one_finish_that_says_lost(
     settings: Settings, database: Database
 ) -> None:
-    scene = Scene(settings, database, offline_tokens_per_second=50.0)
+    scene = Scene(settings, database, offline_tokens_per_second=50.0, max_attempts=1)
     with workers(scene.settings) as process:
         run_id = await enqueue(scene, "write 10000 words")
 

@@ -1,6 +1,7 @@
 /** The browser's client against a real HTTP server that behaves as a script says. */
 
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { createServer } from "node:http";
 import { test } from "node:test";
 
@@ -88,8 +89,62 @@ test("a rotated stream and a session's stream are opened again", () =>
     },
   ));
 
+test("a token that expired in mid-stream is asked for again", () =>
+  served([{ text: RETRY + event(1) + control("stream.expired") }, { text: event(2, "finish") }], async (tailrace, requests) => {
+    tailrace.token = () => `token-${requests.length}`;
+    assert.deepEqual(await followed(tailrace), [1, "stream.expired", 2]);
+    assert.deepEqual(requests.map(({ auth, last }) => [auth, last]), [["Bearer token-0", null], ["Bearer token-1", "s:1"]]);
+  }));
+
+test("a session that was lost in mid-stream is not found", () =>
+  served([{ text: RETRY + event(1) + control("stream.expired") }, { status: 404, body: "{}" }], async (tailrace) => {
+    await assert.rejects(followed(tailrace, { follow: "session" }), (error) => error.status === 404);
+  }));
+
 test("an abort ends it in peace", () =>
   served([{ text: RETRY + event(1), cut: true }], async (tailrace) => {
     const stop = new AbortController();
     await tailrace.follow("s", { follow: "session", signal: stop.signal, onFrame: () => stop.abort() });
   }));
+
+/** A run of `session` s with its events at `seqs`, its `finish` last; `change` alters the text of one frame. */
+function run(runId, seqs, change = (text) => text) {
+  let chain = Buffer.alloc(0);
+  return seqs.map((seq, nth) => {
+    const type = nth === 0 ? "run_queued" : nth === seqs.length - 1 ? "finish" : "message_delta";
+    const told = { seq, run_id: runId, attempt: 1, event_type: type, delta: `«${seq} 🌊»` };
+    if (type === "finish") told.digest = chain.toString("hex");
+    const data = JSON.stringify(told);
+    chain = createHash("sha256").update(chain).update(data).digest();
+    return `id: s:${seq}\nevent: ${type === "finish" ? "finish" : "delta"}\ndata: ${change(data)}\n\n`;
+  });
+}
+
+async function judged(tailrace, options = {}) {
+  const verdicts = [];
+  await tailrace.follow("s", { ...options, onDigest: ({ run_id, verified }) => verdicts.push([run_id, verified]) });
+  return verdicts;
+}
+
+test("a run read over a cut from its first event is proven, one with a changed character is not", () => {
+  const whole = run("a", [1, 2, 3, 4]);
+  const changed = run("b", [5, 6, 7], (text) => text.replace("«6", "<6"));
+  return served(
+    [{ text: RETRY + whole.slice(0, 2).join(""), cut: true }, { text: [...whole.slice(1), ...changed].join("") }],
+    async (tailrace) => assert.deepEqual(await judged(tailrace), [["a", true], ["b", false]]),
+  );
+});
+
+test("runs that are interleaved are proven each, one joined in its middle is not judged", () => {
+  const [a, b] = [run("a", [2, 4, 6]), run("b", [3, 5, 7])];
+  const text = [run("c", [0, 1])[1], a[0], b[0], a[1], b[1], a[2], b[2]].join("");
+  return served([{ text: RETRY + text }], async (tailrace) => {
+    assert.deepEqual(await judged(tailrace, { lastEventId: "s:0" }), [["a", true], ["b", true]]);
+  });
+});
+
+test("after a reset a run is judged by what comes then", () => {
+  const whole = run("a", [1, 2, 3]);
+  const text = whole.slice(0, 2).join("") + control("stream.reset") + whole.join("");
+  return served([{ text: RETRY + text }], async (tailrace) => assert.deepEqual(await judged(tailrace), [["a", true]]));
+});

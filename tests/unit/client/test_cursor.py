@@ -60,6 +60,7 @@ def test_a_reset_forgets_the_place() -> None:
         ("run", control("stream.ready"), True),
         ("run", event(9), False),
         ("run", control("stream.rotate"), False),
+        ("none", control("stream.expired"), False),
         ("none", event(9), True),
         ("session", event(9, "finish"), False),
     ],

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from langchain_openai import ChatOpenAI
 
+from tailrace.ending import Failure
 from tailrace.errors import SettingError
 from tailrace.settings import Settings
 from tailrace_worker.agents import build_model, registry
-from tailrace_worker.failures import Failure, ModelUnavailable, explain
+from tailrace_worker.failures import ModelUnavailable, explain
 from tailrace_worker.offline_model import OfflineModel
 
 

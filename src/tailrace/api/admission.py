@@ -1,0 +1,74 @@
+"""Admission: how a run that was asked for becomes durable, and who must wait for whom."""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+
+from tailrace.api.services import Services
+from tailrace.errors import EnqueueFailed, IdempotencyConflict, RunConflict
+from tailrace.runs import Run
+
+__all__ = ["admit"]
+
+log = logging.getLogger(__name__)
+
+
+async def admit(services: Services, run: Run, *, on_conflict: str) -> Run:
+    """Store `run`, tell the readers, then hand it to a worker, or let it wait for the session's active run.
+
+    Returns it with its `first_seq`; or the run that the same idempotency key and body made before, as it is
+    now. The document comes first, the job last: a run whose job was lost on the way is enqueued again.
+
+    Raises `RunConflict` when the session has an active run and `on_conflict` is `reject`, and
+    `IdempotencyConflict` when the key was used for another body.
+    """
+    if (earlier := await _earlier(services, run)) is not None:
+        return earlier
+    try:
+        admitted = await _stored(services, run, on_conflict)
+    except RunConflict:
+        # The same request twice at once: the other one was first.
+        if (earlier := await _earlier(services, run)) is not None:
+            return earlier
+        raise
+    admitted = await services.recovery.introduce(admitted)
+    if admitted.state == "waiting":
+        # The active run may have ended before this one was there to be promoted.
+        await services.recovery.promote(run.session_id)
+    else:
+        await _enqueue(services, admitted)
+    return admitted
+
+
+async def _earlier(services: Services, run: Run) -> Run | None:
+    if run.idempotency_key is None:
+        return None
+    earlier = await services.runs.by_key(run.session_id, run.idempotency_key)
+    if earlier is not None and earlier.request_hash != run.request_hash:
+        raise IdempotencyConflict
+    return earlier
+
+
+async def _stored(services: Services, run: Run, on_conflict: str) -> Run:
+    try:
+        await services.runs.create(run)
+    except RunConflict:
+        if on_conflict == "reject":
+            raise
+    else:
+        return run
+    waiting = msgspec.structs.replace(run, state="waiting", active=False)
+    await services.runs.create(waiting)
+    if on_conflict == "interrupt":
+        await services.recovery.cancel(run.session_id)
+    return waiting
+
+
+async def _enqueue(services: Services, run: Run) -> None:
+    try:
+        await services.jobs.enqueue(run)
+    except EnqueueFailed as error:
+        # The run is durable: whoever looks after it enqueues it when Redis is back.
+        log.warning("A run waits for Redis", extra={"action": "enqueue", "error": str(error)})

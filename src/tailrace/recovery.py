@@ -1,0 +1,150 @@
+"""Recovery: what becomes of a run whose worker died, whose job vanished, or whose queue nobody serves."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+
+import msgspec
+from redis.exceptions import RedisError
+
+from tailrace.ending import Failure, Outcome, write_end, writer_for
+from tailrace.errors import EnqueueFailed, Fenced
+from tailrace.eventlog import EventLog
+from tailrace.events import Draft
+from tailrace.jobs import Jobs
+from tailrace.leases import Leases
+from tailrace.mongo import Database
+from tailrace.runs import Run, Runs
+from tailrace.settings import Settings
+
+__all__ = ["Recovery"]
+
+log = logging.getLogger(__name__)
+
+
+class Recovery:
+    """Brings runs that nobody works on to their next attempt, or to their `finish`.
+
+    Any number of processes may try the same run at once: an atomic update lets one of them do it, and what a
+    process leaves half done when it dies, another finds by the lease.
+    """
+
+    def __init__(self, settings: Settings, database: Database, jobs: Jobs) -> None:
+        self._settings = settings
+        self._database = database
+        self._jobs = jobs
+        self._runs = Runs(database)
+        self._leases = Leases(database)
+        self._log = EventLog(database, retention_seconds=settings.retention_seconds)
+
+    async def introduce(self, run: Run) -> Run:
+        """Tell the readers of a new run: its `run_queued` is its first event; returns it with `first_seq`."""
+        queued = Draft(event_type="run_queued", data={"agent": run.agent}, trace_id=run.trace_id)
+        (event,) = await writer_for(self._database, self._log, run).append([queued])
+        return await self._began(run, event.seq)
+
+    async def tend(self, run: Run) -> None:
+        """Do what an active run whose lease has run out needs."""
+        if run.state == "running":
+            await self.recover(run, why="its worker gave no sign of life.", dead=False)
+        elif run.first_seq is None:
+            await self._introduce_late(run)
+        elif run.cancel_requested:
+            await self.finish_queued(run, Outcome(status="cancelled"))
+        elif await self._jobs.waits(run):
+            await self._tend_waiting(run)
+        else:
+            await self._enqueue(run)
+
+    async def recover(self, run: Run, *, why: str, dead: bool) -> None:
+        """Give a lost run its next attempt, or its `finish` when it was cancelled or has had its attempts.
+
+        `dead` says that the process of this very attempt is known to be gone; else only a lease that has run
+        out counts.
+        """
+        taken = await self._leases.take(run, dead=dead)
+        if taken is None:
+            return
+        log.warning("A run was lost", extra={"action": "recover", **_names(taken), "error": why})
+        if taken.cancel_requested:
+            await self.finish_queued(taken, Outcome(status="cancelled"))
+        elif taken.attempt > self._settings.max_attempts:
+            failure = Failure(code="worker_lost", message=f"The run was lost: {why}", retryable=True)
+            await self.finish_queued(taken, Outcome(status="lost", failure=failure))
+        else:
+            await self._enqueue(taken)
+
+    async def cancel(self, session_id: str) -> Run | None:
+        """Ask for the end of the session's active run; it, or None when nothing is active.
+
+        A queued run ends here and now, a running one is told: over Redis at once, else at its next beat.
+        """
+        run = await self._runs.request_cancel(session_id)
+        if run is None:
+            return None
+        # A run without its first event is being started this moment: its end must not stand before that.
+        waits = run.state == "queued" and run.first_seq is not None
+        if waits and await self.finish_queued(run, Outcome(status="cancelled")):
+            return run
+        try:
+            await self._jobs.cancel(run)
+        except (RedisError, OSError) as error:
+            log.warning(
+                "A cancel takes longer", extra={"action": "cancel", **_names(run), "error": str(error)}
+            )
+        return run
+
+    async def promote(self, session_id: str) -> None:
+        """Let the session's next waiting run begin, if none is active."""
+        run = await self._runs.promote(session_id)
+        if run is not None:
+            await self._enqueue(run)
+
+    async def finish_queued(self, run: Run, outcome: Outcome) -> bool:
+        """Write the end of a run that no worker has; False when one took it first."""
+        own = await self._runs.start(run.run_id, worker=f"recovery:{socket.gethostname()}:{os.getpid()}")
+        if own is None:
+            return False
+        try:
+            writer = writer_for(self._database, self._log, own)
+            await write_end(self._database, writer, own, outcome, takes_over=True)
+        except Fenced:
+            return False
+        await self.promote(run.session_id)
+        return True
+
+    async def _introduce_late(self, run: Run) -> None:
+        """The process that stored the run died before it told of it, or before it noted that it had."""
+        if await self._leases.renew(run) is None:
+            return
+        told = await self._log.first_of(run.session_id, run.run_id)
+        await self._enqueue(await self._began(run, told.seq) if told else await self.introduce(run))
+
+    async def _began(self, run: Run, first_seq: int) -> Run:
+        await self._runs.began(run.run_id, first_seq)
+        return msgspec.structs.replace(run, first_seq=first_seq)
+
+    async def _tend_waiting(self, run: Run) -> None:
+        waited = time.time() - run.created_at
+        if waited > self._settings.queue_timeout_seconds and not await self._jobs.served():
+            message = f"No worker took the run within {waited:.0f} seconds: no worker serves the queue."
+            failure = Failure(code="no_worker", message=message, retryable=True)
+            await self.finish_queued(run, Outcome(status="timeout", failure=failure))
+        else:
+            await self._leases.renew(run)
+
+    async def _enqueue(self, run: Run) -> None:
+        try:
+            await self._jobs.enqueue(run)
+        except EnqueueFailed as error:
+            log.warning(
+                "A run waits for Redis", extra={"action": "enqueue", **_names(run), "error": str(error)}
+            )
+        await self._leases.renew(run)  # the next look is after that
+
+
+def _names(run: Run) -> dict[str, object]:
+    return {"session_id": run.session_id, "run_id": run.run_id, "attempt": run.attempt}
