@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m uv pip install --quiet --python $(BIN)/python -c constraints.txt
 PINS := pyproject.toml constraints.txt
 
-.PHONY: help run test check
+.PHONY: help run test torture check
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -15,6 +15,9 @@ run: .venv/.run ## everything in this terminal, for development: tailrace dev $(
 
 test: .venv/.dev .venv/.mongosh ## the whole test-suite: pytest $(ARGS)
 	@exec $(BIN)/python -m pytest $(ARGS)
+
+torture: .venv/.dev ## faults against three mongod: MINUTES=2 SEED=1
+	@exec $(BIN)/python -m tests.faults.torture --minutes $(or $(MINUTES),2) --seed $(or $(SEED),1) $(ARGS)
 
 check: .venv/.dev ## ruff, strict types, import contracts
 	$(BIN)/ruff check .

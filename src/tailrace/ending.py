@@ -40,7 +40,7 @@ def writer_for(database: Database, event_log: EventLog, run: Run) -> Writer:
         run.session_id,
         run_id=run.run_id,
         attempt=run.attempt,
-        first_seq=run.first_seq,
+        first_seq=run.first_seq or run.behind_seq + 1,
         owns=lambda: runs.owns(run.run_id, run.attempt),
     )
 

@@ -89,9 +89,9 @@ class EventLog:
         found = await self._events.find_one({"session_id": session_id}, sort=[("seq", DESCENDING)])
         return Event.from_document(found) if found else None
 
-    async def first_of(self, session_id: str, run_id: str) -> Event | None:
-        """The run's first event, if it has one; reads the session from its beginning."""
-        query = {"session_id": session_id, "run_id": run_id}
+    async def first_of(self, session_id: str, run_id: str, *, after: int) -> Event | None:
+        """The run's first event behind `after`, if it has one; sees every write until now."""
+        query = {"session_id": session_id, "seq": {"$gt": after}, "run_id": run_id}
         async with start_session(self._database) as session:
             await self._advanced(session)
             found = await self._events.find_one(query, sort=[("seq", ASCENDING)], session=session)

@@ -194,10 +194,10 @@ def is_passing(error: PyMongoError) -> bool:
     return False
 
 
-# The retryable codes of the server's "retryable writes" and "retryable reads" specifications, and 50
-# (MaxTimeMSExpired), 64 (WriteConcernFailed), 262 (ExceededTimeLimit).
+# The retryable codes of the server's "retryable writes" and "retryable reads" specifications, and 43
+# (CursorNotFound), 50 (MaxTimeMSExpired), 64 (WriteConcernFailed), 262 (ExceededTimeLimit).
 _PASSING_CODES = frozenset(
-    (6, 7, 50, 64, 89, 91, 134, 189, 262, 9001, 10_058, 10_107, 11_600, 11_602, 13_435, 13_436)
+    (6, 7, 43, 50, 64, 89, 91, 134, 189, 262, 9001, 10_058, 10_107, 11_600, 11_602, 13_435, 13_436)
 )
 
 

@@ -41,10 +41,14 @@ class Recovery:
         self._log = EventLog(database, retention_seconds=settings.retention_seconds)
 
     async def introduce(self, run: Run) -> Run:
-        """Tell the readers of a new run: its `run_queued` is its first event; returns it with `first_seq`."""
+        """Tell the readers of a new run, if nobody did: its `run_queued` is its first event.
+
+        Returns it with `first_seq`. Several processes may do this at once.
+        """
         queued = Draft(event_type="run_queued", data={"agent": run.agent}, trace_id=run.trace_id)
-        (event,) = await writer_for(self._database, self._log, run).append([queued])
-        return await self._began(run, event.seq)
+        first = await writer_for(self._database, self._log, run).begin(queued)
+        await self._runs.began(run.run_id, first.seq)
+        return msgspec.structs.replace(run, first_seq=first.seq)
 
     async def tend(self, run: Run) -> None:
         """Do what an active run whose lease has run out needs."""
@@ -101,7 +105,8 @@ class Recovery:
         """Let the session's next waiting run begin, if none is active."""
         run = await self._runs.promote(session_id)
         if run is not None:
-            await self._enqueue(run)
+            # Whoever stored it may be dead, or about to tell of it.
+            await self._enqueue(run if run.first_seq is not None else await self.introduce(run))
 
     async def finish_queued(self, run: Run, outcome: Outcome) -> bool:
         """Write the end of a run that no worker has; False when one took it first."""
@@ -120,12 +125,7 @@ class Recovery:
         """The process that stored the run died before it told of it, or before it noted that it had."""
         if await self._leases.renew(run) is None:
             return
-        told = await self._log.first_of(run.session_id, run.run_id)
-        await self._enqueue(await self._began(run, told.seq) if told else await self.introduce(run))
-
-    async def _began(self, run: Run, first_seq: int) -> Run:
-        await self._runs.began(run.run_id, first_seq)
-        return msgspec.structs.replace(run, first_seq=first_seq)
+        await self._enqueue(await self.introduce(run))
 
     async def _tend_waiting(self, run: Run) -> None:
         waited = time.time() - run.created_at

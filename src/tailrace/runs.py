@@ -52,6 +52,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     worker: str | None = None  # who runs it
     started_at: float | None = None  # Unix seconds
     finished_at: float | None = None  # Unix seconds
+    behind_seq: int = 0  # the log's end when it was stored: all its events stand behind that
     first_seq: int | None = None  # its first event in the session's log
     last_seq: int | None = None  # its `finish`
     error: str | None = None  # what went wrong, for a person

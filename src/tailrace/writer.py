@@ -71,7 +71,7 @@ class Writer:
         only collide.
         """
         while True:
-            self._end = await patiently(lambda: self._log.fresh_end(self._session_id))
+            self._end = await self._looked()
             finish = await patiently(
                 lambda: self._log.finish_of(self._session_id, self._run_id, after=self._first_seq - 1)
             )
@@ -82,10 +82,43 @@ class Writer:
                 await self.append(drafts[count:])
                 return None
 
+    async def begin(self, draft: Draft) -> Event:
+        """Append `draft` as the run's first event, unless the run has events: then return its first.
+
+        Whoever stored the run and whoever found it abandoned may both do this, at once.
+        """
+        fenced: Fenced | None = None
+        while True:
+            self._end = await patiently(lambda: self._log.fresh_end(self._session_id))
+            first = await patiently(
+                lambda: self._log.first_of(self._session_id, self._run_id, after=self._first_seq - 1)
+            )
+            if first is not None:
+                return first
+            if fenced is not None:
+                raise fenced
+            events = await self._placed([draft])
+            try:
+                if await self._stored(events):
+                    return events[0]
+            except Fenced as error:
+                fenced = error  # it has gone on without us: then it has a first event
+
+    async def _looked(self) -> End:
+        """The log's end, if the run is still this attempt's: looked at before the fence is.
+
+        A later attempt can then only write behind it, where this one collides. The other way round, an
+        attempt frozen between the two would write behind its successor unnoticed.
+        """
+        end = await patiently(lambda: self._log.fresh_end(self._session_id))
+        if not await patiently(self._owns):
+            raise Fenced
+        return end
+
     async def _placed(self, drafts: Sequence[Draft]) -> list[Event]:
         """The first of `drafts`, as events behind the log's end."""
         if self._end is None:
-            self._end = await patiently(lambda: self._log.end(self._session_id))
+            self._end = await self._looked()
         drafts = _before_finish(drafts)
         if drafts[0].event_type == "finish":
             drafts = [await self._digested(drafts[0], upto=self._end.seq)]

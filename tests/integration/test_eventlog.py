@@ -74,14 +74,35 @@ async def test_two_writers_that_both_own_their_run_share_the_log_without_a_hole(
 
 
 async def test_a_writer_whose_run_was_taken_over_writes_nothing_after_the_successor(log: EventLog) -> None:
-    zombie = writer(log, owns=_lost)
+    owned = True
+
+    async def owns() -> bool:
+        return owned
+
+    zombie = writer(log, owns=owns)
     await zombie.append(deltas("before"))
+    owned = False
     await writer(log).append([Draft(event_type="attempt_superseded", data={"from_seq": 1})])
     with pytest.raises(Fenced):
         await zombie.append(deltas("after", "and more"))
     found = await log.read("s1", after=0, limit=10)
     assert [event.event_type for event in found] == ["message_delta", "attempt_superseded"]
     assert found[1].data == {"from_seq": 1, "to_seq": 1}
+
+
+async def test_an_attempt_that_froze_before_its_first_write_is_fenced_too(log: EventLog) -> None:
+    frozen = writer(log, owns=_lost)
+    await writer(log).append([Draft(event_type="attempt_superseded", data={"from_seq": 1})])
+    with pytest.raises(Fenced):
+        await frozen.append(deltas("after"))
+    assert len(await log.read("s1", after=0, limit=10)) == 1
+
+
+async def test_a_run_begins_once_whoever_tells_of_it(log: EventLog) -> None:
+    queued = Draft(event_type="run_queued", data={"agent": "default"})
+    begun = await asyncio.gather(*(writer(log).begin(queued) for _ in range(10)))
+    assert {event.seq for event in begun} == {1}
+    assert len(await log.read("s1", after=0, limit=10)) == 1
 
 
 async def test_a_write_whose_answer_was_lost_is_recognised_as_ones_own(
@@ -98,7 +119,7 @@ async def test_a_write_whose_answer_was_lost_is_recognised_as_ones_own(
             await insert(events)  # the retry of a write that had succeeded
 
     monkeypatch.setattr(log, "insert", twice)
-    assert shown(await writer(log, owns=_lost).append(deltas("a", "b"))) == [(1, "a"), (2, "b")]
+    assert shown(await writer(log).append(deltas("a", "b"))) == [(1, "a"), (2, "b")]
     assert len(await log.read("s1", after=0, limit=10)) == 2
 
 

@@ -26,6 +26,8 @@ async def admit(services: Services, run: Run, *, on_conflict: str) -> Run:
     """
     if (earlier := await _earlier(services, run)) is not None:
         return earlier
+    end = await services.log.fresh_end(run.session_id)
+    run = msgspec.structs.replace(run, behind_seq=end.seq)
     try:
         admitted = await _stored(services, run, on_conflict)
     except RunConflict:

@@ -41,7 +41,8 @@ const STEPS = {
 
 /** The run goes on under another attempt: what the old one wrote no longer counts. */
 function superseded(state, data) {
-  const counts = (item) => item.seq < data.from_seq || item.seq > data.to_seq;
+  // Between them may stand what other runs said: one that waits is queued while another one writes.
+  const counts = (item) => item.runId !== data.run_id || item.seq < data.from_seq || item.seq > data.to_seq;
   return withRun({ ...state, items: state.items.filter(counts) }, data, { status: "running" });
 }
 

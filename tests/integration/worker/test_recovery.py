@@ -97,9 +97,11 @@ async def test_a_zombie_writes_nothing_once_its_successor_has_begun(scene: Scene
 
 async def test_a_finish_that_was_written_in_the_last_moment_counts(scene: Scene, recovery: Recovery) -> None:
     run = await started(scene)
+    zombie = writer(scene, run)
+    await zombie.append([Draft(event_type="agent_end", data={"status": "success"})])
     await recovery.recover(run, why="", dead=True)
     # The zombie's last batch was on its way when the next attempt was given out.
-    await writer(scene, run).append([Draft(event_type="finish", data={"status": "success"})])
+    await zombie.append([Draft(event_type="finish", data={"status": "success"})])
     await perform_run(scene.settings, scene.database, "s1", run.run_id)
     events = await scene.events()
     assert types(events)[-1] == "finish"
