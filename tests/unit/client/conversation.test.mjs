@@ -82,6 +82,19 @@ test("a superseded attempt vanishes and its successor stands alone", () => {
   assert.equal(state.activeRun, "r1");
 });
 
+test("a superseded attempt takes nothing of another run with it", () => {
+  const state = all(
+    frames(
+      { event_type: "run_queued", run_id: "r2" },
+      { event_type: "message_complete", message_id: "m1", role: "assistant", content: "Of r1." },
+      { ...START, run_id: "r2", message_id: "m2" },
+      { ...delta("Half", 0, "m2"), run_id: "r2" },
+      { event_type: "attempt_superseded", run_id: "r2", from_seq: 2, to_seq: 4 },
+    ),
+  );
+  assert.deepEqual(state.items.map(({ text }) => text), ["Of r1."]);
+});
+
 test("a failed run says why once, and nothing in it waits any longer", () => {
   const state = all(
     frames(
