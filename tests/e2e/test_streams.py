@@ -126,8 +126,8 @@ async def test_the_api_is_killed_while_three_clients_read_ten_runs_and_nobody_no
     stack: Stack, sid: str
 ) -> None:
     sessions = [f"{sid}-{nth}" for nth in range(10)]
-    for session in sessions:
-        await _posted(stack, session, "write 150 words")
+    for session in sessions:  # three at a time, so that the last ones begin long after the kill
+        await _posted(stack, session, "write 600 words")
     readers = {session: [stack.reader(session) for _ in range(3)] for session in sessions}
     everyone = [reader for group in readers.values() for reader in group]
 
