@@ -1,0 +1,85 @@
+"""The commands that serve: each runs a process, or prepares the database for it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+import msgspec
+
+from tailrace.cli.group import as_json_option, data_dir_option, environ, main
+from tailrace.settings import Settings
+
+__all__: list[str] = []
+
+
+@main.command()
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), help="Of the API; 0 takes a free one.  [default: 8000]"
+)
+@data_dir_option
+@click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Runs at a time.")
+def dev(port: int | None, data_dir: Path, workers: int) -> None:
+    """Run everything in this terminal, for development.
+
+    Starts MongoDB and Valkey (unless MONGODB_URL and REDIS_URL name running ones), the API and the workers.
+    Ctrl-C ends them all; the data stays. The logs are in DATA_DIR/logs.
+    """
+    from tailrace.dev import dev as run
+
+    run(environ(), port=port, data_dir=data_dir, workers=workers, say=click.echo)
+
+
+@main.command()
+@click.option("--host", help="Address to listen on.  [default: TAILRACE_HOST]")
+@click.option("--port", type=click.IntRange(0, 65_535), help="0 takes a free one.  [default: TAILRACE_PORT]")
+def api(host: str | None, port: int | None) -> None:
+    """Run the API until SIGTERM or SIGINT."""
+    settings = Settings.from_env(environ())
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+
+    from tailrace.api.server import serve
+    from tailrace.logs import configure
+
+    configure(settings)
+    serve(msgspec.structs.replace(settings, **given))
+
+
+@main.command()
+@click.option(
+    "-n", "--number", type=click.IntRange(1, 256), default=1, show_default=True, help="Runs at a time."
+)
+def worker(number: int) -> None:
+    """Run workers until SIGTERM or SIGINT."""
+    variables = environ()
+    Settings.from_env(variables)
+    for module in ("langchain", "rq"):
+        if find_spec(module) is None:
+            raise ModuleNotFoundError(name=module)
+    argv = [sys.executable, "-m", "tailrace_worker", "-n", str(number)]
+    os.execve(sys.executable, argv, variables)
+
+
+@main.command("init-db")
+@as_json_option
+def init_db(as_json: bool) -> None:
+    """Make the indexes that MongoDB lacks; harmless to repeat."""
+    import asyncio
+
+    from tailrace.mongo import connect, ensure_indexes
+
+    settings = Settings.from_env(environ())
+
+    async def make() -> dict[str, list[str]]:
+        async with connect(settings) as database:
+            return await ensure_indexes(database)
+
+    made = asyncio.run(make())
+    if as_json:
+        click.echo(msgspec.json.encode({"database": settings.mongodb_db, "indexes": made}))
+        return
+    for collection, names in made.items():
+        click.echo(f"{settings.mongodb_db}.{collection}: {', '.join(names)}")
