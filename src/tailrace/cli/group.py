@@ -23,6 +23,7 @@ Examples:
   tailrace tail SESSION --since 10m       what happened in a session, and what happens next
   tailrace cancel SESSION                 end what runs in a session
   tailrace verify SESSION                 whether its log is whole and unchanged
+  tailrace doctor --url https://…         whether a deployment is well, and what to do if not
   tailrace token --user alice             a bearer token, for curl
 
 \b

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -12,6 +14,9 @@ from tailrace.cli.group import as_json_option, environ, main
 from tailrace.devserver import DevServer
 from tailrace.errors import SettingError
 from tailrace.settings import Settings
+
+if TYPE_CHECKING:
+    from tailrace.doctor import Finding
 
 __all__: list[str] = []
 
@@ -54,3 +59,46 @@ def settings(as_json: bool) -> None:
         return
     for name, value in shown.items():
         click.echo(f"{name}={'' if value is None else value}")
+
+
+@main.command()
+@click.option("--url", help="The address that browsers use; the API is looked at from there.")
+@click.option("--token", help="Bearer token for it.  [default: one made with TAILRACE_JWT_SECRET]")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="For the dev server that uses this directory.",
+)
+@as_json_option
+def doctor(url: str | None, token: str | None, data_dir: Path | None, as_json: bool) -> None:
+    """Check a deployment, and say what to do about what is wrong.
+
+    Looks at MongoDB and Redis with this environment's settings and, with --url, at the API through whatever
+    stands before it. The exit code is 1 when there is a problem; a warning is none.
+    """
+    import asyncio
+
+    from tailrace.doctor import examine
+
+    settings = Settings.from_env(environ())
+    if data_dir is not None:
+        server = DevServer.of(data_dir)
+        settings, url = server.apply(settings), url or server.url
+
+    async def look() -> list[Finding]:
+        findings = []
+        async for finding in examine(settings, url=url, token=token):
+            findings.append(finding)
+            if not as_json:
+                click.echo(_line(finding))
+        return findings
+
+    findings = asyncio.run(look())
+    if as_json:
+        click.echo(msgspec.json.encode(findings))
+    sys.exit(any(finding.level == "problem" for finding in findings))
+
+
+def _line(finding: Finding) -> str:
+    line = f"{finding.level:8} {finding.check:18} {finding.saw}"
+    return f"{line}\n{'':28}{finding.advice}" if finding.advice else line
