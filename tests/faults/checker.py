@@ -5,9 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-import httpx
 import msgspec
+from tests.faults.hostile import MARK, missing
 from tests.faults.session import Session
+from tests.faults.topology import http_client
 
 from tailrace.client.sse import Parser
 from tailrace.digest import Digest
@@ -64,6 +65,8 @@ def _check_run(session: Session, run_id: str, events: list[dict[str, Any]]) -> N
         session.blame("finish", f"run {run_id}: last_seq {finishes[0]['last_seq']}", finishes[0]["seq"])
     _check_digest(session, run_id, events, finishes[0])
     _check_text(session, run_id, events)
+    if session.agents.get(run_id) == "torture":
+        _check_hostile(session, run_id, events)
 
 
 def _check_attempts(session: Session, run_id: str, events: list[dict[str, Any]]) -> None:
@@ -110,6 +113,14 @@ def _check_text(session: Session, run_id: str, events: list[dict[str, Any]]) -> 
     for seq, (deltas, content) in told.items():
         if deltas != content:
             session.blame("text", f"run {run_id}: the deltas differ from the message", seq)
+
+
+def _check_hostile(session: Session, run_id: str, events: list[dict[str, Any]]) -> None:
+    """What is hard to store harms nothing: it is shown, as it was where that is possible."""
+    values = [event["value"] for event in _counted(events) if event["event_type"] == "custom"]
+    wrong = missing([value for value in values if isinstance(value, dict) and MARK in value])
+    if wrong:
+        session.blame("hostile", f"run {run_id}: missing or changed: {wrong}", events[-1]["seq"])
 
 
 def _check_voids(session: Session, run_id: str, events: list[dict[str, Any]]) -> None:
@@ -169,7 +180,8 @@ async def _check_messages(
             for event in _counted(events)
             if event["event_type"] == "message_complete"
         }
-        cursor = database["messages"].find({"session_id": session.session_id, "run_id": run_id})
+        kept_of = {"session_id": session.session_id, "run_id": run_id, "void": {"$ne": True}}
+        cursor = database["messages"].find(kept_of)
         kept = {found["_id"]: found.get("content", "") for found in await cursor.to_list(None)}
         if kept != told:
             only = {
@@ -182,7 +194,7 @@ async def _check_messages(
 async def _check_replay(session: Session, api: int) -> None:
     headers = {"Authorization": f"Bearer {session.topology.token}"}
     url = f"{session.topology.url(api)}{session.path}/stream-continue"
-    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+    async with http_client(timeout=30) as client:
         answer = await client.get(url, headers=headers, params={"follow": "none"})
     blocks = [block for block in Parser().feed(answer.content) if block.id is not None]
     replay = [(int((block.id or "").rpartition(":")[2]), block.data.encode()) for block in blocks]

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from pymongo.errors import PyMongoError
-from tests.faults.topology import Topology
+from tests.faults.topology import Topology, parent_of
 
 from tailrace.child import Child
 from tailrace.jobs import Jobs
@@ -22,6 +22,7 @@ __all__ = ["FAULTS", "Fault"]
 
 Fault = Callable[[Topology, Database, random.Random], Awaitable[str]]
 DOWN_SECONDS = (0.5, 3.0)
+VICTIM_TRIES = 100  # a tenth of a second each, until something runs that can be hit
 
 
 def _kill(pid: int | None, number: signal.Signals = signal.SIGKILL) -> None:
@@ -79,8 +80,17 @@ async def stop_api(topology: Topology, _: Database, rng: random.Random) -> str:
     return await _freeze(topology.apis[rng.randrange(2)].pid, 5)
 
 
+async def _horses(topology: Topology) -> list[int]:
+    """Those that are there, as soon as one is; none if none comes."""
+    for _ in range(VICTIM_TRIES):
+        if horses := topology.horses():
+            return horses
+        await asyncio.sleep(0.1)
+    return []
+
+
 async def kill_horse(topology: Topology, _: Database, rng: random.Random) -> str:
-    horses = topology.horses()
+    horses = await _horses(topology)
     if not horses:
         return "no horse"
     pid = rng.choice(horses)
@@ -89,8 +99,19 @@ async def kill_horse(topology: Topology, _: Database, rng: random.Random) -> str
 
 
 async def stop_horse(topology: Topology, _: Database, rng: random.Random) -> str:
-    horses = topology.horses()
+    horses = await _horses(topology)
     return await _freeze(rng.choice(horses) if horses else None, 12)
+
+
+async def kill_worker(topology: Topology, _: Database, rng: random.Random) -> str:
+    """Its horse dies with it: only the lease tells of that."""
+    horses = topology.horses()
+    if not horses:
+        return "no horse"
+    horse = rng.choice(horses)
+    worker = parent_of(horse)
+    _kill(worker)
+    return f"{worker}, the parent of {horse}"
 
 
 async def kill_pool(topology: Topology, _: Database, rng: random.Random) -> str:
@@ -148,8 +169,11 @@ def _getmore(code: int) -> Fault:
 
 
 async def enqueue_twice(topology: Topology, database: Database, rng: random.Random) -> str:
-    active = await database["runs"].find({"active": True}).to_list(None)
-    if not active:
+    for _ in range(VICTIM_TRIES):
+        if active := await database["runs"].find({"active": True}).to_list(None):
+            break
+        await asyncio.sleep(0.1)
+    else:
         return "no run"
     chosen: dict[str, Any] = rng.choice(active)
     run = await Runs(database).get(chosen["session_id"], chosen["_id"])
@@ -164,6 +188,7 @@ async def enqueue_twice(topology: Topology, database: Database, rng: random.Rand
 FAULTS: dict[str, Fault] = {
     "kill api": kill_api,
     "kill horse": kill_horse,
+    "kill worker": kill_worker,
     "kill worker pool": kill_pool,
     "kill primary": kill_primary,
     "kill secondary": kill_secondary,

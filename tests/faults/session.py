@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from contextlib import suppress
@@ -10,11 +11,11 @@ from typing import Any
 
 import httpx
 import msgspec
-from tests.faults.topology import Topology
+from tests.faults.topology import Topology, http_client
 
 from tailrace.client.sse import Parser
 
-__all__ = ["KINDS", "Reader", "Session", "Violation"]
+__all__ = ["KINDS", "STUCK_SECONDS", "Reader", "Session", "Violation"]
 
 KINDS = ("plain", "cutting", "since", "late", "slow")
 STUCK_SECONDS = 75.0  # without any event, though a run is not finished
@@ -34,19 +35,29 @@ class Violation(msgspec.Struct, frozen=True, kw_only=True):
 class Session:
     """The log of one session as its readers saw it, each frame once: whoever differs is a violation."""
 
-    def __init__(self, topology: Topology, session_id: str, rng: random.Random, began: float) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        session_id: str,
+        rng: random.Random,
+        began: float,
+        patience: float = STUCK_SECONDS,
+    ) -> None:
         self.topology = topology
         self.session_id = session_id
         self.rng = rng
         self.began = began
+        self.patience = patience  # seconds; then whoever waits counts as stuck
         self.frames: dict[int, bytes] = {}  # seq: the exact data, as the first reader saw it
         self.by: dict[int, str] = {}
         self.accepted: dict[str, str] = {}  # run id: prompt
+        self.agents: dict[str, str] = {}  # run id: agent
         self.posting = True
         self.violations: list[Violation] = []
         self.readers: list[Reader] = []
         self.answers: dict[int, int] = {}  # HTTP statuses of POSTs
         self.finished: set[str] = set()
+        self.superseded = 0  # attempts
 
     @property
     def path(self) -> str:
@@ -64,40 +75,47 @@ class Session:
             Violation(rule=rule, session_id=self.session_id, detail=detail, seq=seq, at=at)
         )
 
+    def silences(self) -> list[tuple[float, float]]:
+        """When plain readers of a running run heard nothing: from, to, in seconds since the harness began."""
+        found = [each for reader in self.readers if reader.kind == "plain" for each in reader.silences]
+        return [(begin - self.began, end - self.began) for begin, end, _ in found]
+
     def see(self, seq: int, data: bytes, who: str) -> None:
         """A reader saw this."""
         known = self.frames.setdefault(seq, data)
         if known is data:
             self.by[seq] = who
             event = msgspec.json.decode(data)
+            self.superseded += event["event_type"] == "attempt_superseded"
             if event["event_type"] == "finish":
                 self.finished.add(event["run_id"])
         elif known != data:
             self.blame("same bytes", f"{self.by[seq]} saw {known!r}, {who} saw {data!r}", seq)
 
-    async def post(self, prompt: str, *, api: int, twice: bool = False) -> str:
+    async def post(self, prompt: str, *, api: int, twice: bool = False, agent: str = "default") -> str:
         """Post a prompt until it is accepted; both APIs at once with `twice`. Returns the run's id."""
         key = f"key-{self.rng.getrandbits(64):x}"
-        posts = [self._post(prompt, key, api)]
+        posts = [self._post(prompt, key, api, agent)]
         if twice:
-            posts.append(self._post(prompt, key, api + 1))
+            posts.append(self._post(prompt, key, api + 1, agent))
         run_ids = set(await asyncio.gather(*posts))
         if len(run_ids) > 1:
             self.blame("idempotency", f"one key made the runs {sorted(run_ids)}")
         self.accepted.update(dict.fromkeys(run_ids, prompt))
+        self.agents.update(dict.fromkeys(run_ids, agent))
         return run_ids.pop()
 
-    async def _post(self, prompt: str, key: str, api: int) -> str:
+    async def _post(self, prompt: str, key: str, api: int, agent: str) -> str:
         headers = {
             "Authorization": f"Bearer {self.topology.token}",
             "Idempotency-Key": key,
             "Prefer": "respond-async",
         }
-        body = {"prompt": prompt, "on_conflict": "enqueue"}
-        deadline = time.monotonic() + STUCK_SECONDS
+        body = {"prompt": prompt, "on_conflict": "enqueue", "agent": agent}
+        deadline = time.monotonic() + self.patience
         while True:
             with suppress(httpx.TransportError):
-                async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+                async with http_client(timeout=30) as client:
                     url = f"{self.topology.url(api)}{self.path}/generate"
                     answer = await client.post(url, json=body, headers=headers)
                 status = answer.status_code
@@ -107,7 +125,7 @@ class Session:
                 if status != 503:
                     self.blame("post", f"api{api % 2} answered {status} to {key}: {answer.text[:300]}")
             if time.monotonic() > deadline:
-                self.blame("post", f"not accepted within {STUCK_SECONDS:.0f} s: {prompt}")
+                self.blame("post", f"not accepted within {self.patience:.0f} s: {prompt}")
                 raise TimeoutError(prompt)
             api += 1
             await asyncio.sleep(0.3)
@@ -137,8 +155,9 @@ class Reader:
             await asyncio.sleep(self._rng.uniform(3, 10))
         self._moved = time.monotonic()
         while not (self._session.done and self._all_seen()):
-            if time.monotonic() - self._moved > STUCK_SECONDS:
-                self._session.blame("stuck", f"{self.name} got nothing for {STUCK_SECONDS:.0f} s", self.last)
+            if self._stuck():
+                why = f"{self.name} got nothing for {self._session.patience:.0f} s"
+                self._session.blame("stuck", why, self.last)
                 return
             try:
                 await self._connect()
@@ -152,7 +171,7 @@ class Reader:
         tired_at = time.monotonic() + self._patience()
         while not connection.done():
             await asyncio.wait({connection}, timeout=0.25)
-            if time.monotonic() > tired_at or (self._session.done and self._all_seen()):
+            if time.monotonic() > tired_at or self._stuck() or (self._session.done and self._all_seen()):
                 connection.cancel()
         with suppress(asyncio.CancelledError):
             await connection
@@ -160,8 +179,11 @@ class Reader:
     def _all_seen(self) -> bool:
         return self.last >= max(self._session.frames, default=0)
 
+    def _stuck(self) -> bool:
+        return time.monotonic() - self._moved > self._session.patience
+
     def _patience(self) -> float:
-        return self._rng.uniform(0.3, 4.0) if self.kind in ("cutting", "since") else STUCK_SECONDS
+        return self._rng.uniform(0.3, 4.0) if self.kind in ("cutting", "since") else math.inf
 
     async def _connection(self) -> None:
         session = self._session
@@ -176,7 +198,7 @@ class Reader:
         url = f"{session.topology.url(self._api)}{session.path}/stream-continue"
         timeout = httpx.Timeout(SILENCE_SECONDS, connect=5)
         async with (
-            httpx.AsyncClient(trust_env=False, timeout=timeout) as client,
+            http_client(timeout=timeout) as client,
             client.stream("GET", url, headers=headers, params=params) as answer,
         ):
             if answer.status_code != 200:
@@ -192,7 +214,7 @@ class Reader:
                 if session.done and self._all_seen():
                     return
                 if self.kind == "slow":
-                    await asyncio.sleep(self._rng.uniform(0.0, 0.3))
+                    await asyncio.sleep(self._rng.uniform(0.0, 0.1))
 
     def _take(self, name: str, event_id: str | None, data: str, *, since: bool) -> None:
         session = self._session
