@@ -72,6 +72,8 @@ def _deployment() -> Iterator[Settings]:
             port=free_port(),
             jwt_secret="only-for-this-measurement-on-loopback",
             offline_tokens_per_second=1000.0,
+            max_runs_per_minute=0,
+            max_concurrent_streams=0,
         )
         for child, module in (("api", ["tailrace.cli", "api"]), ("worker", ["tailrace_worker"])):
             process = Child(
