@@ -109,7 +109,10 @@ async def kill_worker(topology: Topology, _: Database, rng: random.Random) -> st
     if not horses:
         return "no horse"
     horse = rng.choice(horses)
-    worker = parent_of(horse)
+    try:
+        worker = parent_of(horse)
+    except OSError:
+        return "the horse ended by itself"
     _kill(worker)
     return f"{worker}, the parent of {horse}"
 

@@ -199,6 +199,14 @@ class Topology:
         await self._until(look, "a primary")
         return found[0]
 
+    async def replaced(self, n: int) -> None:
+        """Wait until another member than `n` is primary; `n` may still believe that it is."""
+
+        async def look() -> bool:
+            return any(found != n for found in await asyncio.to_thread(self._primaries))
+
+        await self._until(look, f"another primary than member {n}")
+
     async def settled(self, within: float = START_SECONDS) -> None:
         """Wait until all is healed: three members, of which one is primary, and both APIs ready.
 
