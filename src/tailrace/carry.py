@@ -15,23 +15,29 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-__all__ = ["MAX_DEPTH", "MAX_EVENT_BYTES", "carry", "carry_data", "is_storable"]
+__all__ = ["MAX_DEPTH", "MAX_EVENT_BYTES", "MAX_MESSAGE_BYTES", "carry", "carry_data", "is_storable"]
 
 MAX_EVENT_BYTES = 256 * 1024  # of UTF-8 text in one event; MongoDB's own limit is 16 MB
+MAX_MESSAGE_BYTES = 192 * 1024  # of a message: the event that tells it has room for it, and need not cut it
 MAX_DEPTH = 48  # BSON allows 100 levels; the envelope and the change stream's wrapper need some
 MAX_NAME_BYTES = 1024  # of one mapping key
 _INT64 = 2**63  # the first integer that BSON cannot hold
+_LONG = (bytes, bytearray, memoryview, Mapping, list, tuple, set, frozenset)  # perhaps
 _NODE_BYTES = 8  # what a number, a key or a bracket costs at least; bounds a million empty lists
 
 
-def carry_data(data: Mapping[str, Any]) -> dict[str, Any]:
-    """`data` as a mapping that MongoDB stores and JSON encodes, the same after a round trip.
+def carry_data(data: Mapping[str, Any], *, limit: int = MAX_EVENT_BYTES) -> dict[str, Any]:
+    """`data`, fields of ours, as a mapping that MongoDB stores and JSON encodes, the same after a round trip.
 
     Bytes, sets, dates and foreign objects become text or lists; integers beyond 64 bits, NaN and infinities
-    become text; lone surrogates and NUL in keys are replaced. Past `MAX_EVENT_BYTES` of text, strings are cut
-    with the marker `… [cut: N more characters]` and further items with `… [cut]`.
+    become text; lone surrogates and NUL in keys are replaced. Past `limit` bytes of text, strings are cut
+    with the marker `… [cut: N more characters]` and further items with `… [cut]`. Every field stays, and the
+    short ones whole: the endless output of a tool does not push out its status.
     """
-    return _Budget(MAX_EVENT_BYTES).mapping(data, 0)
+    budget = _Budget(limit)
+    short_first = sorted(data, key=lambda key: not _is_short(data[key]))
+    carried = {key: budget.value(data[key], 1) for key in short_first}
+    return {_name(key): carried[key] for key in data}
 
 
 def carry(value: Any) -> Any:
@@ -77,7 +83,7 @@ class _Budget:
             if self.left <= 0:
                 carried["…"] = "[cut]"
                 break
-            name = _clean(key if isinstance(key, str) else _shown(key))[:MAX_NAME_BYTES].replace("\0", "␀")
+            name = _name(key)
             self.left -= len(name) + _NODE_BYTES
             carried[name] = self.value(item, depth + 1)
         return carried
@@ -86,7 +92,8 @@ class _Budget:
         carried: list[Any] = []
         for item in value:
             if self.left <= 0:
-                carried.append("… [cut]")
+                # Of its neighbours' kind: what is a list of objects stays one.
+                carried.append({"…": "[cut]"} if isinstance(item, Mapping) else "… [cut]")
                 break
             carried.append(self.value(item, depth + 1))
         self.left -= _NODE_BYTES
@@ -105,6 +112,14 @@ class _Budget:
     def _spent(self, value: Any) -> Any:
         self.left -= _NODE_BYTES
         return value
+
+
+def _is_short(value: Any) -> bool:
+    return len(value) <= MAX_NAME_BYTES if isinstance(value, str) else not isinstance(value, _LONG)
+
+
+def _name(key: Any) -> str:
+    return _clean(key if isinstance(key, str) else _shown(key))[:MAX_NAME_BYTES].replace("\0", "␀")
 
 
 def _clean(text: str) -> str:

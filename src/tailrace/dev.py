@@ -14,11 +14,12 @@ import httpx
 import msgspec
 
 from tailrace.child import Child, free_port
+from tailrace.dashboard import dashboard
 from tailrace.devserver import DEV_USER, DevServer, held
 from tailrace.embedded import Mongod, Valkey
 from tailrace.errors import SettingError, TailraceError
 from tailrace.mongo import connect, ensure_indexes
-from tailrace.settings import Settings, variable
+from tailrace.settings import Settings, given, variable
 from tailrace.signals import Asked, Signals
 from tailrace.supervisor import Supervisor
 
@@ -36,22 +37,33 @@ Say = Callable[[str], None]
 def child_environ(settings: Settings, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """`environ` with `settings` in place of its own, for a child process; a `.env` there changes nothing."""
     # An empty value counts as not set, but wins over the line in `.env`.
-    return {**environ, **{variable(field): "" for field in settings.__struct_fields__}, **settings.to_env()}
+    names = [variable(field) for field in settings.__struct_fields__]
+    unset = dict.fromkeys([*names, *(f"{name}_FILE" for name in names)], "")
+    return {**environ, **unset, **settings.to_env()}
 
 
-def dev(environ: Mapping[str, str], *, port: int | None, data_dir: Path, workers: int, say: Say) -> None:
+def dev(
+    environ: Mapping[str, str],
+    *,
+    port: int | None,
+    data_dir: Path,
+    workers: int,
+    dashboard_port: int | None,
+    say: Say,
+) -> None:
     """Run everything until SIGINT or SIGTERM, then end it all: the API, the workers, Valkey, MongoDB.
 
-    `port` None takes that of the settings, or a free one if it is taken. Raises `TailraceError`.
+    `port` None takes that of the settings, or a free one if it is taken. With `dashboard_port` rq-dashboard
+    runs there, or on a free port if that is taken. Raises `TailraceError`.
     """
     settings = Settings.from_env(environ)
-    chosen = port is not None or bool(environ.get(variable("port")))
+    chosen = port is not None or bool(given("port", environ))
     wanted = settings.port if port is None else port
     settings = msgspec.structs.replace(settings, port=_api_port(wanted, chosen=chosen))
     data_dir = data_dir.absolute()
     with held(data_dir), Signals() as signals:
         try:
-            _Dev(environ, settings, data_dir, signals, say).run(workers)
+            _Dev(environ, settings, data_dir, signals, say).run(workers, dashboard_port)
         except Asked:
             say("Stopped.")
 
@@ -76,7 +88,7 @@ class _Dev:
         self._supervisor = Supervisor(signals, say)
         self._settings = self._with_secret(settings)
 
-    def run(self, workers: int) -> None:
+    def run(self, workers: int, dashboard_port: int | None) -> None:
         """Start all, say when it is ready, watch. Leaves by an exception, with nothing left running."""
         with ExitStack() as stack:
             # Last started, first ended.
@@ -90,6 +102,8 @@ class _Dev:
             self._start(stack, api)
             self._wait_until_ready(api)
             self._save(url=self._url)
+            if dashboard_port is not None:
+                self._start_dashboard(stack, free_port(dashboard_port))
             self._say(f"Tailrace is ready: {self._url}/")
             try:
                 self._supervisor.watch()
@@ -120,11 +134,11 @@ class _Dev:
 
     def _start_valkey_and_mongod(self, stack: ExitStack) -> None:
         urls: dict[str, str] = {}
-        if not self._environ.get(variable("mongodb_url")):
+        if not given("mongodb_url", self._environ):
             log = self._log("mongod")
             mongod = Mongod(self._data_dir / "mongo", log=log, port=_MONGOD_PORT)
             urls["mongodb_url"] = self._start_server(stack, "MongoDB", mongod)
-        if not self._environ.get(variable("redis_url")):
+        if not given("redis_url", self._environ):
             valkey = Valkey(self._data_dir / "valkey", log=self._log("valkey"), port=_VALKEY_PORT)
             urls["redis_url"] = self._start_server(stack, "Valkey", valkey)
         self._settings = msgspec.structs.replace(self._settings, **urls)
@@ -147,7 +161,9 @@ class _Dev:
 
     def _worker(self, workers: int) -> Child:
         argv = [sys.executable, "-m", "tailrace_worker", "-n", str(workers)]
-        environ = child_environ(self._settings, self._environ)
+        # Ctrl-C means now: a run that goes on is begun again at the next start.
+        settings = msgspec.structs.replace(self._settings, handover_seconds=0.0)
+        environ = child_environ(settings, self._environ)
         return Child("worker", argv, log=self._log("worker"), environ=environ)
 
     def _api(self) -> Child:
@@ -157,6 +173,12 @@ class _Dev:
         environ = child_environ(msgspec.structs.replace(settings, dev_user=user), self._environ)
         argv = [sys.executable, "-m", "tailrace.cli", "api"]
         return Child("API", argv, log=self._log("api"), environ=environ)
+
+    def _start_dashboard(self, stack: ExitStack, port: int) -> None:
+        self._start(
+            stack, dashboard(self._settings, port=port, log=self._log("dashboard"), environ=self._environ)
+        )
+        self._say(f"The queue's dashboard: http://127.0.0.1:{port}/")
 
     def _log(self, name: str) -> Path:
         return self._data_dir / "logs" / f"{name}.log"

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
+from bson.int64 import Int64
 
 __all__ = ["from_document", "to_document"]
 
@@ -26,4 +27,13 @@ def from_document(kind: type[T], document: Mapping[str, Any]) -> T:
     Raises `msgspec.ValidationError` when a known field has the wrong type.
     """
     key = kind.__struct_fields__[0]
-    return msgspec.convert({key: document["_id"], **document}, kind)
+    return msgspec.convert(_plain({key: document["_id"], **document}), kind)
+
+
+def _plain(value: Any) -> Any:
+    """BSON's integers of more than 32 bits as `int`: they are read as a subclass, which msgspec refuses."""
+    if isinstance(value, Int64):
+        return int(value)
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value

@@ -9,12 +9,23 @@ import msgspec
 from tailrace.errors import Fenced
 from tailrace.eventlog import EventLog
 from tailrace.events import Draft, Event
+from tailrace.message_writer import MessageWriter
+from tailrace.messages import Messages, prompt_of
+from tailrace.metrics import RUNS_FINISHED
 from tailrace.mongo import Database, patiently
 from tailrace.runs import FinishStatus, Run, Runs
 from tailrace.sessions import Sessions
 from tailrace.writer import Writer
 
-__all__ = ["Failure", "Outcome", "close_document", "write_end", "writer_for"]
+__all__ = [
+    "Failure",
+    "Outcome",
+    "close_document",
+    "message_writer_for",
+    "timed_out",
+    "write_end",
+    "writer_for",
+]
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,17 +43,29 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
 
 
+def timed_out(seconds: float) -> Outcome:
+    """The end of a run that took longer than it may."""
+    message = f"The run took longer than {seconds:g} seconds and was stopped (TAILRACE_RUN_TIMEOUT_SECONDS)."
+    return Outcome(status="timeout", failure=Failure(code="timeout", message=message, retryable=True))
+
+
 def writer_for(database: Database, event_log: EventLog, run: Run) -> Writer:
     """A new writer for this attempt of `run`, fenced by the run's document."""
     runs = Runs(database)
     return Writer(
-        event_log,
+        event_log if run.retention_seconds is None else event_log.kept_for(run.retention_seconds),
         run.session_id,
         run_id=run.run_id,
         attempt=run.attempt,
         first_seq=run.first_seq or run.behind_seq + 1,
         owns=lambda: runs.owns(run.run_id, run.attempt),
     )
+
+
+async def message_writer_for(database: Database, run: Run) -> MessageWriter:
+    """A new writer of messages for this attempt of `run`, fenced by the run's document."""
+    runs = Runs(database)
+    return await MessageWriter.of(Messages(database), run, owns=lambda: runs.owns(run.run_id, run.attempt))
 
 
 async def write_end(
@@ -53,27 +76,37 @@ async def write_end(
     *,
     usage: dict[str, Any] | None = None,
     trace_id: str | None = None,
+    observation_id: str | None = None,
     takes_over: bool = False,
 ) -> None:
     """Append what ends `run`, `finish` last, and close its document.
 
-    With `takes_over` this is the attempt's first write: a `finish` that the attempt before left counts.
+    With `takes_over` this is the attempt's first write: a `finish` that the attempt before left counts, and a
+    prompt that none has told is told first.
     Raises `Fenced` when the run is no longer this attempt's; nothing is then written after the fence.
     """
     if not await patiently(lambda: Runs(database).owns(run.run_id, run.attempt)):
         # The log notices a fence only where two writers collide; here nobody else need be writing.
         raise Fenced
-    drafts = _drafts(outcome, usage or {}, trace_id or run.trace_id)
+    traced: dict[str, Any] = {"trace_id": trace_id or run.trace_id, "observation_id": observation_id}
+    drafts = _drafts(outcome, usage or {}, traced)
     if takes_over:
-        finish = await writer.take_over(drafts)
+        messages, prompt = Messages(database), prompt_of(run)
+        untold = not await patiently(lambda: messages.holds(prompt.message_id))
+        told = Draft(
+            event_type="message_complete", data=prompt.told(), message_id=prompt.message_id, **traced
+        )
+        finish = await writer.take_over([told, *drafts] if untold else drafts)
         if finish is not None:
             await close_document(database, run, finish, error=run.error)
             return
+        if untold:
+            await (await message_writer_for(database, run)).add(prompt)
     else:
         await writer.append(drafts)
     # Before the finish: whoever sees it may delete or expire the events, and `seq` must go on from there.
     await patiently(lambda: Sessions(database).remember_last_seq(run.session_id, writer.last_seq + 1))
-    end = Draft(event_type="finish", data={"status": outcome.status}, trace_id=trace_id or run.trace_id)
+    end = Draft(event_type="finish", data={"status": outcome.status}, **traced)
     (finish,) = await writer.append([end])
     await close_document(database, run, finish, error=outcome.failure.message if outcome.failure else None)
 
@@ -81,15 +114,16 @@ async def write_end(
 async def close_document(database: Database, run: Run, finish: Event, *, error: str | None) -> None:
     """Mark `run` as ended, as its `finish` says."""
     status = finish.data["status"]
-    await patiently(
+    if await patiently(
         lambda: Runs(database).end(run.run_id, run.attempt, status=status, last_seq=finish.seq, error=error)
-    )
+    ):
+        RUNS_FINISHED.add(status)
 
 
-def _drafts(outcome: Outcome, usage: dict[str, Any], trace_id: str | None) -> list[Draft]:
+def _drafts(outcome: Outcome, usage: dict[str, Any], traced: dict[str, Any]) -> list[Draft]:
     drafts = []
     if outcome.failure is not None:
         data = msgspec.to_builtins(outcome.failure)
-        drafts.append(Draft(event_type="run_error", data=data, trace_id=trace_id))
+        drafts.append(Draft(event_type="run_error", data=data, **traced))
     ended = {"status": outcome.status, **({"usage": usage} if usage else {})}
-    return [*drafts, Draft(event_type="agent_end", data=ended, trace_id=trace_id)]
+    return [*drafts, Draft(event_type="agent_end", data=ended, **traced)]

@@ -7,17 +7,23 @@ TailraceError
 ├── IdempotencyConflict   the key was used for another request
 ├── NotYours              the session exists and belongs to somebody else
 ├── CursorError           a place to start from that cannot be served
+├── LimitReached          the user has, or has asked for, as much as one user may
 ├── EnqueueFailed         Redis did not take the job
+├── ArchiveUnavailable    the object store does not answer, or refuses
+├── ArchiveDamaged        an object of the archive is missing, or not what was archived
 ├── EmbeddedUnavailable   no mongod or valkey-server can be found on this machine
 └── MigrationNeeded       the database refuses an index or is not a replica set
 """
 
 __all__ = [
+    "ArchiveDamaged",
+    "ArchiveUnavailable",
     "CursorError",
     "EmbeddedUnavailable",
     "EnqueueFailed",
     "Fenced",
     "IdempotencyConflict",
+    "LimitReached",
     "MigrationNeeded",
     "NotYours",
     "RunConflict",
@@ -70,8 +76,29 @@ class CursorError(TailraceError):
         self.reason = reason
 
 
+class LimitReached(TailraceError):
+    """The user has, or has asked for, as much as one user may."""
+
+    def __init__(
+        self, limit: str, message: str, *, allowed: int, retry_after: int, window: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.limit = limit  # its name
+        self.allowed = allowed
+        self.retry_after = retry_after  # seconds, at least 1
+        self.window = window  # seconds that `allowed` is for; None when it is for any moment
+
+
 class EnqueueFailed(TailraceError):
     """Redis did not take the job."""
+
+
+class ArchiveUnavailable(TailraceError):
+    """The archive does not answer."""
+
+
+class ArchiveDamaged(TailraceError):
+    """A part of the archive is missing, or is not what was archived."""
 
 
 class EmbeddedUnavailable(TailraceError):

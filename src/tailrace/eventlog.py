@@ -1,4 +1,7 @@
-"""The event log: inserts in order, reads after a position, watches from a moment. Alone touches `events`."""
+"""The event log: inserts in order, reads after a position, watches from a moment.
+
+It alone touches `events`, but for what erases whole sessions.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from bson import Timestamp
 from pymongo import ASCENDING, DESCENDING, ReadPreference, WriteConcern
 from pymongo.asynchronous.change_stream import AsyncCollectionChangeStream
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.errors import PyMongoError
+from pymongo.errors import BulkWriteError, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from tailrace.digest import Digest
@@ -169,9 +172,22 @@ class EventLog:
             async with stream:
                 yield Changes(stream, session, start_at)
 
-    def expires_at(self, timestamp: float) -> datetime:
-        """When an event of that Unix time may be deleted."""
+    def kept_for(self, retention_seconds: float) -> EventLog:
+        """The same log, which keeps what is inserted by it for so long; 0 for ever."""
+        return EventLog(self._database, retention_seconds=retention_seconds)
+
+    def expires_at(self, timestamp: float) -> datetime | None:
+        """When an event of that Unix time may be deleted; None for never."""
+        if not self._retention_seconds:
+            return None
         return datetime.fromtimestamp(timestamp + self._retention_seconds, UTC)
+
+    async def keep(self, session_id: str, *, after: int, upto: int, retention_seconds: float) -> None:
+        """Let the events with `after < seq <= upto` expire so long after their time; 0 for never."""
+        milliseconds = {"$multiply": [{"$add": ["$timestamp", retention_seconds]}, 1000]}
+        places = {"session_id": session_id, "seq": {"$gt": after, "$lte": upto}}
+        expires_at = {"$toDate": milliseconds} if retention_seconds else None
+        await self._events.update_many(places, [{"$set": {"expires_at": expires_at}}])
 
     async def insert(self, events: Sequence[Event]) -> None:
         """Insert `events`; a majority has them on return. Only for `Writer`, which keeps the fence.
@@ -179,7 +195,10 @@ class EventLog:
         Raises `BulkWriteError` at the first one whose place is taken; those before it are stored.
         """
         # Ordered: the server stops at the first collision, so nothing lands behind a fence or a hole.
-        await self._events.insert_many([event.to_document() for event in events], ordered=True)
+        try:
+            await self._events.insert_many([event.to_document() for event in events], ordered=True)
+        except BulkWriteError as error:
+            raise _without_documents(error) from None
 
     async def end(self, session_id: str, session: AsyncClientSession | None = None) -> End:
         """The log's end, also when its events have expired."""
@@ -213,6 +232,16 @@ class EventLog:
         if session.operation_time is None:
             raise PyMongoError("the server gives no operation time: it is not a replica set member")
         return session.operation_time
+
+
+def _without_documents(error: BulkWriteError) -> BulkWriteError:
+    """The driver's message shows the documents: what users and agents said would be in the logs."""
+    details = dict(error.details or {})
+    found = details.get("writeErrors", ())
+    details["writeErrors"] = [
+        {name: each[name] for name in ("index", "code", "errmsg") if name in each} for each in found
+    ]
+    return BulkWriteError(details)
 
 
 class Changes:

@@ -90,6 +90,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, Any] = msgspec.field(default_factory=dict)
     trace_id: str | None = None  # the Langfuse trace of the run
     observation_id: str | None = None  # the Langfuse span it came from
+    emitted_at: float | None = None  # Unix seconds; where it waited for its insert; not on the wire
 
 
 class Event(Draft, frozen=True, kw_only=True):
@@ -112,7 +113,8 @@ class Event(Draft, frozen=True, kw_only=True):
         """The MongoDB document, in the field order of the wire."""
         head = self._head()
         head["_id"] = head.pop("event_id")
-        return {"_id": head.pop("_id"), **head, "data": self.data, "expires_at": self.expires_at}
+        waited = {} if self.emitted_at is None else {"emitted_at": self.emitted_at}
+        return {"_id": head.pop("_id"), **head, "data": self.data, **waited, "expires_at": self.expires_at}
 
     def to_json(self) -> bytes:
         """The frame's JSON: one line, and the same bytes whoever encodes it, live, replayed or archived."""
@@ -136,7 +138,16 @@ class Event(Draft, frozen=True, kw_only=True):
 
 
 _OPTIONAL = ("message_id", "parent_ids", "tags", "metadata", "trace_id", "observation_id")
-_encode = msgspec.json.Encoder().encode
+
+
+def _plain(value: Any) -> int:
+    """BSON's integers of more than 32 bits are read as a subclass of `int`, which msgspec refuses."""
+    if isinstance(value, int):
+        return int(value)
+    raise NotImplementedError
+
+
+_encode = msgspec.json.Encoder(enc_hook=_plain).encode
 
 
 def event_id(session_id: str, seq: int) -> str:

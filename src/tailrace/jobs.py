@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 
 from redis import Redis
 from redis.exceptions import RedisError
 from rq import Queue, Worker
 from rq.command import send_stop_job_command
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
+from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job, JobStatus
+from rq.results import Result
 from rq.serializers import JSONSerializer
 
 from tailrace.errors import EnqueueFailed
 from tailrace.runs import Run
 from tailrace.settings import Settings
 
-__all__ = ["PERFORM", "Jobs", "cancel_channel", "connect_redis", "job_id"]
+__all__ = ["PERFORM", "Jobs", "cancel_channel", "connect_redis", "job_id", "job_ids"]
 
 # Named by string, so that the API process imports no agent code.
 PERFORM = "tailrace_worker.job.perform"
@@ -43,6 +46,11 @@ def connect_redis(settings: Settings) -> Redis:
 def job_id(run: Run) -> str:
     """The RQ job of a run's attempt: names session and run, so that a person finds both in rq-dashboard."""
     return f"{run.session_id}_{run.run_id}_{run.attempt}"
+
+
+def job_ids(run: Run) -> list[str]:
+    """The jobs of all attempts that `run` has had."""
+    return [f"{run.session_id}_{run.run_id}_{attempt}" for attempt in range(1, run.attempt + 1)]
 
 
 def cancel_channel(run_id: str) -> str:
@@ -77,6 +85,7 @@ class Jobs:
             result_ttl=_RESULT_TTL,
             failure_ttl=_FAILURE_TTL,
             description=f"run {run.run_id} of session {run.session_id}, agent {run.agent}",
+            at_front=run.attempt > 1,  # it has waited for its turn once, and its readers saw it begin
             meta={"session_id": run.session_id, "run_id": run.run_id, "attempt": run.attempt},
         )
 
@@ -100,6 +109,10 @@ class Jobs:
         """Whether any worker serves the queue. Raises like `waits`."""
         return await asyncio.to_thread(Worker.count, queue=self._queue) > 0
 
+    async def queue_size(self) -> tuple[int, int]:
+        """The jobs that wait, and the workers that serve the queue. Raises like `waits`."""
+        return await asyncio.to_thread(lambda: (self._queue.count, Worker.count(queue=self._queue)))
+
     async def cancel(self, run: Run) -> None:
         """Tell the process that performs `run` to end it, if it listens. Raises like `waits`."""
         await asyncio.to_thread(self._redis.publish, cancel_channel(run.run_id), b"cancel")
@@ -108,6 +121,33 @@ class Jobs:
         """Have a run that did not end when told killed by its worker. Raises like `waits`."""
         with contextlib.suppress(NoSuchJobError, InvalidJobOperation):  # it is not running any more
             await asyncio.to_thread(send_stop_job_command, self._redis, job_id(run), JSONSerializer)
+
+    async def forget(self, named: Sequence[str]) -> None:
+        """Delete all that Redis holds of these jobs, wherever they are, if they are. Raises like `waits`."""
+        for each in named:
+            await asyncio.to_thread(self._forget, each)
+
+    def _forget(self, job_id: str) -> None:
+        # Key by key: RQ's own `delete` looks where the job's hash says it is, and a worker that still beats
+        # makes that hash again without saying.
+        queue, started = self._queue, self._queue.started_job_registry
+        running = [key.decode() for key, _ in self._redis.zscan_iter(started.key, match=f"{job_id}:*")]
+        executions = [Execution(key.rpartition(":")[2], job_id, self._redis).key for key in running]
+        ended = (queue.finished_job_registry, queue.failed_job_registry, queue.canceled_job_registry)
+        with self._redis.pipeline() as pipeline:
+            queue.remove(job_id, pipeline=pipeline)
+            for registry in ended:
+                registry.remove(job_id, pipeline=pipeline)
+            if running:
+                pipeline.zrem(started.key, *running)
+            pipeline.delete(
+                Job.key_for(job_id),
+                Job.dependents_key_for(job_id),
+                Result.get_key(job_id),  # type: ignore[no-untyped-call]
+                ExecutionRegistry(job_id, self._redis).key,
+                *executions,
+            )
+            pipeline.execute()
 
     async def ping(self) -> None:
         """Return if Redis answers; raise `RedisError` or `OSError` otherwise."""

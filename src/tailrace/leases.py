@@ -42,15 +42,17 @@ class Leases:
         cursor = self._runs.find({"active": True, **_RUN_OUT}).limit(limit)
         return [from_document(Run, found) for found in await cursor.to_list(None)]
 
-    async def take(self, run: Run, *, dead: bool) -> Run | None:
+    async def take(self, run: Run, *, dead: bool, handed_over: bool = False) -> Run | None:
         """Begin the next attempt of `run`: it is queued again, and no attempt before may write any more.
 
         None when somebody else was first, or the lease was renewed. `dead` says that the process that held
-        the run is known to be gone: the lease then does not count.
+        the run is known to be gone: the lease then does not count. `handed_over` says that it gave the run up
+        because it had to leave.
         """
         query = {**_held(run), "state": run.state, **({} if dead else _RUN_OUT)}
         update = {
             "attempt": {"$add": ["$attempt", 1]},
+            "handovers": {"$add": [{"$ifNull": ["$handovers", 0]}, int(handed_over)]},
             "state": "queued",
             "worker": None,
             **lease_for(QUEUED_SECONDS),

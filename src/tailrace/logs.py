@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import msgspec
 
 from tailrace.settings import Settings
 
-__all__ = ["configure"]
+__all__ = ["bind", "bound", "configure"]
 
 # What every record has; the rest came by `extra` and is a field.
 _OWN = {*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName", "color_message"}
+
+# What every line of this task, and of those that it starts, is about.
+_about: ContextVar[Mapping[str, Any]] = ContextVar("about", default={})  # noqa: B039 - never changed
 
 # They tell of every request at info.
 _TALKATIVE = ("uvicorn.access", "httpx", "httpx2", "httpcore", "httpcore2")
@@ -33,8 +39,25 @@ def configure(settings: Settings) -> None:
     logging.captureWarnings(True)
 
 
+def bind(**fields: Any) -> None:
+    """Give these fields to every line that this task, and those it starts, will log; None is left out."""
+    _about.set({**_about.get(), **{name: value for name, value in fields.items() if value is not None}})
+
+
+@contextmanager
+def bound(**fields: Any) -> Iterator[None]:
+    """Like `bind`, for as long as the body runs."""
+    before = _about.get()
+    bind(**fields)
+    try:
+        yield
+    finally:
+        _about.set(before)
+
+
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    return {name: value for name, value in record.__dict__.items() if name not in _OWN}
+    own = {name: value for name, value in record.__dict__.items() if name not in _OWN}
+    return {**_about.get(), **own}
 
 
 class _Console(logging.Formatter):

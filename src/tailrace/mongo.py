@@ -68,12 +68,19 @@ INDEXES: Mapping[str, tuple[IndexModel, ...]] = {
     ),
     "messages": (
         IndexModel([("session_id", ASCENDING), ("timestamp", ASCENDING)], name="session_timestamp"),
+        IndexModel(
+            [("session_id", ASCENDING), ("position", ASCENDING)],
+            name="session_position",
+            unique=True,
+            partialFilterExpression={"position": {"$gt": 0}},
+        ),
         IndexModel([("parent_id", ASCENDING)], name="parent", sparse=True),
         IndexModel([("trace_id", ASCENDING)], name="trace", sparse=True),
     ),
     "runs": (
         IndexModel([("session_id", ASCENDING), ("state", ASCENDING)], name="session_state"),
         IndexModel([("session_id", ASCENDING), ("created_at", ASCENDING)], name="session_created"),
+        IndexModel([("created_at", ASCENDING)], name="created"),  # for a person: ops/mongosh
         IndexModel(
             [("session_id", ASCENDING), ("idempotency_key", ASCENDING)],
             name="one_run_a_key",
@@ -102,7 +109,16 @@ INDEXES: Mapping[str, tuple[IndexModel, ...]] = {
             partialFilterExpression={"active": True},
         ),
     ),
-    "sessions": (IndexModel([("owner", ASCENDING), ("updated_at", ASCENDING)], name="owner_updated"),),
+    "sessions": (
+        IndexModel([("owner", ASCENDING), ("updated_at", ASCENDING)], name="owner_updated"),
+        # Tombstones, of what was erased: when to sweep, and when there is nothing left to sweep.
+        IndexModel([("sweep_at", ASCENDING)], name="sweep", sparse=True),
+        IndexModel([("expires_at", ASCENDING)], name="expiry", expireAfterSeconds=0, sparse=True),
+    ),
+    "segments": (
+        IndexModel([("session_id", ASCENDING), ("last", ASCENDING)], name="session_last", unique=True),
+    ),
+    "slots": (IndexModel([("slots.session_id", ASCENDING)], name="session"),),
 }
 
 
@@ -114,7 +130,8 @@ async def connect(settings: Settings) -> AsyncIterator[Database]:
         yield client[settings.mongodb_db]
     finally:
         # Closing says goodbye to a server, which may hang; the process need not.
-        with suppress(TimeoutError):
+        # Cut off in one of the driver's locks, it answers with a RuntimeError.
+        with suppress(TimeoutError, RuntimeError):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await settled(client.close())
 

@@ -10,14 +10,15 @@ import time
 import msgspec
 from redis.exceptions import RedisError
 
-from tailrace.ending import Failure, Outcome, write_end, writer_for
+from tailrace.ending import Failure, Outcome, timed_out, write_end, writer_for
 from tailrace.errors import EnqueueFailed, Fenced
 from tailrace.eventlog import EventLog
 from tailrace.events import Draft
 from tailrace.jobs import Jobs
 from tailrace.leases import Leases
+from tailrace.metrics import CANCELS, RUNS_LOST
 from tailrace.mongo import Database
-from tailrace.runs import Run, Runs
+from tailrace.runs import Run, Runs, root_observation
 from tailrace.settings import Settings
 
 __all__ = ["Recovery"]
@@ -45,7 +46,9 @@ class Recovery:
 
         Returns it with `first_seq`. Several processes may do this at once.
         """
-        queued = Draft(event_type="run_queued", data={"agent": run.agent}, trace_id=run.trace_id)
+        root = root_observation(run.run_id, attempt=1) if run.trace_id else None
+        data = {"agent": run.agent}
+        queued = Draft(event_type="run_queued", data=data, trace_id=run.trace_id, observation_id=root)
         first = await writer_for(self._database, self._log, run).begin(queued)
         await self._runs.began(run.run_id, first.seq)
         return msgspec.structs.replace(run, first_seq=first.seq)
@@ -63,23 +66,45 @@ class Recovery:
         else:
             await self._enqueue(run)
 
-    async def recover(self, run: Run, *, why: str, dead: bool) -> None:
+    async def recover(self, run: Run, *, why: str, dead: bool, out_of_time: bool = False) -> None:
         """Give a lost run its next attempt, or its `finish` when it was cancelled or has had its attempts.
 
         `dead` says that the process of this very attempt is known to be gone; else only a lease that has run
-        out counts.
+        out counts. With `out_of_time` it had run for as long as it may: it ends with a timeout.
         """
         taken = await self._leases.take(run, dead=dead)
         if taken is None:
             return
         log.warning("A run was lost", extra={"action": "recover", **_names(taken), "error": why})
         if taken.cancel_requested:
+            RUNS_LOST.add("cancelled")
             await self.finish_queued(taken, Outcome(status="cancelled"))
-        elif taken.attempt > self._settings.max_attempts:
+        elif out_of_time:
+            RUNS_LOST.add("timeout")
+            await self.finish_queued(taken, timed_out(self._settings.run_timeout_seconds))
+        elif taken.attempt - taken.handovers > self._settings.max_attempts:
+            RUNS_LOST.add("lost")
             failure = Failure(code="worker_lost", message=f"The run was lost: {why}", retryable=True)
             await self.finish_queued(taken, Outcome(status="lost", failure=failure))
         else:
+            RUNS_LOST.add("retried")
             await self._enqueue(taken)
+
+    async def hand_over(self, run: Run) -> None:
+        """Let another worker begin `run` again: its own leaves, and has ended the process that performed it.
+
+        Nobody failed, so it costs the run none of its attempts.
+        """
+        if run.state == "running":
+            taken = await self._leases.take(run, dead=True, handed_over=True)
+            if taken is None:
+                return
+            run = taken
+        log.info("A run is handed over", extra={"action": "hand over", **_names(run)})
+        if run.cancel_requested:
+            await self.finish_queued(run, Outcome(status="cancelled"))
+        else:
+            await self._enqueue(run)
 
     async def cancel(self, session_id: str) -> Run | None:
         """Ask for the end of the session's active run; it, or None when nothing is active.
@@ -89,6 +114,7 @@ class Recovery:
         run = await self._runs.request_cancel(session_id)
         if run is None:
             return None
+        CANCELS.add()
         # A run without its first event is being started this moment: its end must not stand before that.
         waits = run.state == "queued" and run.first_seq is not None
         if waits and await self.finish_queued(run, Outcome(status="cancelled")):

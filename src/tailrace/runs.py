@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from hashlib import sha256
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -14,7 +15,16 @@ from tailrace.documents import from_document, to_document
 from tailrace.errors import RunConflict
 from tailrace.mongo import Database, settled
 
-__all__ = ["LEASE_SECONDS", "FinishStatus", "Run", "RunState", "Runs", "lease_for", "new_run_id"]
+__all__ = [
+    "LEASE_SECONDS",
+    "FinishStatus",
+    "Run",
+    "RunState",
+    "Runs",
+    "lease_for",
+    "new_run_id",
+    "root_observation",
+]
 
 FinishStatus = Literal["success", "error", "cancelled", "timeout", "lost"]
 RunState = Literal["waiting", "queued", "running", "success", "error", "cancelled", "timeout", "lost"]
@@ -33,6 +43,11 @@ def new_run_id() -> str:
     return uuid4().hex
 
 
+def root_observation(run_id: str, attempt: int) -> str:
+    """The Langfuse observation of an attempt, known before it begins: 16 hexadecimal digits."""
+    return sha256(f"{run_id}:{attempt}".encode()).hexdigest()[:16]
+
+
 class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One prompt and what became of it."""
 
@@ -43,15 +58,17 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: RunState
     created_at: float  # Unix seconds
     active: bool  # queued or running, not waiting; one a session, held by a unique partial index
-    attempt: int  # counts from 1; grows when a lost run is tried again
+    attempt: int  # counts from 1; grows when a lost run is tried again, and when it is handed over
     prompt: str = ""
     content_parts: list[dict[str, Any]] = msgspec.field(default_factory=list)
     model: str | None = None  # overrides the worker's model
     metadata: dict[str, Any] = msgspec.field(default_factory=dict)
     trace_id: str | None = None  # set where tracing is configured
+    handovers: int = 0  # of its attempts, those that a worker gave up because it had to leave
     worker: str | None = None  # who runs it
     started_at: float | None = None  # Unix seconds
     finished_at: float | None = None  # Unix seconds
+    retention_seconds: float | None = None  # of its events; 0 for ever, or until they are archived
     behind_seq: int = 0  # the log's end when it was stored: all its events stand behind that
     first_seq: int | None = None  # its first event in the session's log
     last_seq: int | None = None  # its `finish`
@@ -107,6 +124,19 @@ class Runs:
         except DuplicateKeyError:
             return None
         return _run(found)
+
+    async def unfinished(self) -> dict[RunState, int]:
+        """How many runs wait, are queued and are running, in all sessions."""
+        found = await settled(
+            self._collection.aggregate(
+                [
+                    {"$match": {"$or": [{"active": True}, {"state": "waiting"}]}},
+                    {"$group": {"_id": "$state", "count": {"$sum": 1}}},
+                ]
+            )
+        )
+        counts = {each["_id"]: int(each["count"]) for each in await found.to_list(None)}
+        return {"waiting": 0, "queued": 0, "running": 0, **counts}
 
     async def stalled(self, *, limit: int) -> list[str]:
         """Up to `limit` sessions in which runs wait and none is active."""

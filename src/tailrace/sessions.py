@@ -30,6 +30,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     last_seq: int = (
         0  # the log's end at the last `finish`: `seq` goes on from it when the events have expired
     )
+    retention_seconds: float | None = None  # of its events; 0 for ever, None as the settings say
 
 
 class Sessions:
@@ -38,15 +39,22 @@ class Sessions:
     def __init__(self, database: AsyncDatabase[dict[str, Any]]) -> None:
         self._collection = database["sessions"]
 
-    async def claim(self, session_id: str, user: str, *, title: str) -> Session:
-        """The session, made and owned by `user` if nobody had it.
+    async def claim(
+        self, session_id: str, user: str, *, title: str, retention_seconds: float | None = None
+    ) -> Session:
+        """The session, made and owned by `user` if nobody had it; only then the other two count.
 
         Raises `NotYours` when it belongs to somebody else.
         """
         now = time.time()
         update = {
             "$set": {"updated_at": now},
-            "$setOnInsert": {"created_at": now, "title": title[:TITLE_CHARACTERS], "last_seq": 0},
+            "$setOnInsert": {
+                "created_at": now,
+                "title": title[:TITLE_CHARACTERS],
+                "last_seq": 0,
+                **({} if retention_seconds is None else {"retention_seconds": retention_seconds}),
+            },
         }
         try:
             found = await self._collection.find_one_and_update(
@@ -73,8 +81,10 @@ class Sessions:
         """The owner of each of the sessions that exists."""
         # From the primary, whatever the URL says: a secondary may not have heard of a new session yet.
         primary = self._collection.with_options(read_preference=ReadPreference.PRIMARY)
-        cursor = primary.find({"_id": {"$in": list(session_ids)}}, {"owner": 1})
-        return {str(found["_id"]): str(found.get("owner")) for found in await cursor.to_list(None)}
+        # What was erased has none.
+        existing = {"_id": {"$in": list(session_ids)}, "owner": {"$exists": True}}
+        cursor = primary.find(existing, {"owner": 1})
+        return {str(found["_id"]): str(found["owner"]) for found in await cursor.to_list(None)}
 
     async def of(self, user: str, *, before: float, limit: int) -> list[Session]:
         """Up to `limit` of the user's sessions updated before `before` (Unix seconds), newest first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,12 +19,15 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from tailrace.errors import SettingError, Unauthorized
 from tailrace.settings import Settings, variable
 
-__all__ = ["LEEWAY_SECONDS", "Identity", "Verifier", "mint"]
+__all__ = ["LEEWAY_SECONDS", "RETENTION_CLAIM", "Identity", "Verifier", "mint"]
+
+RETENTION_CLAIM = "tailrace_retention"  # seconds that the events of a session are kept which the token begins
 
 LEEWAY_SECONDS = 10  # clocks of issuer and API may differ by this much
 MAX_TOKEN_CHARACTERS = 8192  # a longer one is an attack on the parser, not a token
 MAX_USER_CHARACTERS = 256
 MIN_RSA_BITS = 2048  # NIST SP 800-131A
+MIN_RETENTION_SECONDS = 60.0  # less, and a run's readers could not connect again
 _MONTH = 30 * 86_400.0
 
 _SOURCES = ("jwt_secret", "jwt_public_key_file", "jwt_jwks_file")
@@ -38,6 +42,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
     user: str  # the token's `sub`
     expires_at: float  # Unix seconds at which the token stops being accepted: its `exp` plus the leeway
+    retention_seconds: float | None = None  # for the sessions that it begins: its claim `tailrace_retention`
 
 
 class _Key(msgspec.Struct, frozen=True):
@@ -47,8 +52,10 @@ class _Key(msgspec.Struct, frozen=True):
     algorithm: str
 
 
-def mint(settings: Settings, *, user: str, seconds: float = _MONTH) -> str:
-    """A token of `user` that `settings` accept for `seconds` from now.
+def mint(
+    settings: Settings, *, user: str, seconds: float = _MONTH, retention_seconds: float | None = None
+) -> str:
+    """A token of `user` that `settings` accept for `seconds` from now, with a claim to retention if given.
 
     Raises `SettingError` when there is no secret to sign with, or `user` cannot be a user's name.
     """
@@ -68,6 +75,7 @@ def mint(settings: Settings, *, user: str, seconds: float = _MONTH) -> str:
         "iss": settings.jwt_issuer,
         "iat": now,
         "exp": int(now + seconds),
+        **({} if retention_seconds is None else {RETENTION_CLAIM: retention_seconds}),
     }
     return jwt.encode(claims, settings.jwt_secret, algorithm="HS256")
 
@@ -75,8 +83,11 @@ def mint(settings: Settings, *, user: str, seconds: float = _MONTH) -> str:
 class Verifier:
     """Checks tokens against the one key source that the settings name."""
 
-    def __init__(self, keys: Mapping[str | None, _Key], *, audience: str, issuer: str) -> None:
+    def __init__(
+        self, keys: Mapping[str | None, _Key], *, audience: str, issuer: str, max_retention: float
+    ) -> None:
         self._keys = keys  # by `kid`; a single key is under None and serves every token
+        self._max_retention = max_retention  # seconds
         self._audience = audience
         self._issuer = issuer
 
@@ -97,7 +108,12 @@ class Verifier:
             keys = {None: _pem(Path(settings.jwt_public_key_file))}
         else:
             keys = _jwks(Path(str(settings.jwt_jwks_file)))
-        return cls(keys, audience=settings.jwt_audience, issuer=settings.jwt_issuer)
+        return cls(
+            keys,
+            audience=settings.jwt_audience,
+            issuer=settings.jwt_issuer,
+            max_retention=settings.max_retention_seconds,
+        )
 
     def verify(self, token: str) -> Identity:
         """The identity that `token` proves.
@@ -115,7 +131,12 @@ class Verifier:
             raise Unauthorized("The token is not valid here.") from error
         if not _is_user(claims["sub"]):
             raise Unauthorized("The token's `sub` is not a user.")
-        return Identity(user=claims["sub"], expires_at=expires_at)
+        retention = claims.get(RETENTION_CLAIM)
+        if retention is not None and not _is_retention(retention):
+            # Not ignored: what was promised to be gone soon would be kept.
+            raise Unauthorized(f"The token's `{RETENTION_CLAIM}` is not {MIN_RETENTION_SECONDS:g} s or more.")
+        kept = None if retention is None else min(float(retention), self._max_retention)
+        return Identity(user=claims["sub"], expires_at=expires_at, retention_seconds=kept)
 
     def _claims(self, token: str) -> dict[str, Any]:
         key = self._keys.get(None)
@@ -137,6 +158,11 @@ class Verifier:
 def _is_user(sub: object) -> bool:
     # `isprintable` refuses control and format characters and lone surrogates, which MongoDB cannot hold.
     return isinstance(sub, str) and 0 < len(sub) <= MAX_USER_CHARACTERS and sub.isprintable()
+
+
+def _is_retention(claim: object) -> bool:
+    number = isinstance(claim, int | float) and not isinstance(claim, bool)
+    return number and MIN_RETENTION_SECONDS <= claim < math.inf  # type: ignore[operator]
 
 
 def _pem(path: Path) -> _Key:

@@ -136,7 +136,7 @@ class Writer:
         )
         return msgspec.structs.replace(finish, data={**finish.data, "digest": digest})
 
-    def _place(self, draft: Draft, seq: int, timestamp: float, expires_at: datetime) -> Event:
+    def _place(self, draft: Draft, seq: int, timestamp: float, expires_at: datetime | None) -> Event:
         carried = draft if isinstance(draft, Event) else _carried(draft)
         data = carried.data
         if draft.event_type == "finish":
@@ -158,6 +158,7 @@ class Writer:
             trace_id=carried.trace_id,
             observation_id=carried.observation_id,
             data=data,
+            emitted_at=_if_waited(carried.emitted_at, timestamp),
             expires_at=expires_at,
         )
 
@@ -172,7 +173,10 @@ class Writer:
         try:
             await self._log.insert(events)
         except BulkWriteError as error:
-            return await self._collided(events, _first_duplicate(error))
+            at = _first_duplicate(error)
+            # What stands before the collision may yet be rolled back, if no majority is known to have it.
+            unsure = bool((error.details or {}).get("writeConcernErrors"))
+            return await self._collided(events, 0 if unsure else at)
         return len(events)
 
     async def _collided(self, events: list[Event], at: int) -> int:
@@ -199,7 +203,6 @@ def _before_finish(drafts: Sequence[Draft]) -> Sequence[Draft]:
 def _carried(draft: Draft) -> Draft:
     kept = carry_data(
         {
-            "data": draft.data,
             "metadata": draft.metadata,
             "tags": draft.tags,
             "parent_ids": draft.parent_ids,
@@ -208,12 +211,17 @@ def _carried(draft: Draft) -> Draft:
     )
     return msgspec.structs.replace(
         draft,
-        data=kept["data"],
+        data=carry_data(draft.data),
         metadata=kept.get("metadata", {}),
         tags=tuple(kept.get("tags", ())),
         parent_ids=tuple(kept.get("parent_ids", ())),
         message_id=kept.get("message_id"),
     )
+
+
+def _if_waited(emitted_at: float | None, timestamp: float) -> float | None:
+    """Where it says nothing that the timestamp does not, it need not be stored."""
+    return emitted_at if emitted_at is not None and timestamp - emitted_at > 0.001 else None
 
 
 def _same(found: Event, wanted: Event) -> bool:

@@ -10,7 +10,7 @@ __all__ = ["shared_settings"]
 
 
 def shared_settings(mongo_url: str, redis_url: str) -> Settings:
-    """Settings with a database and a queue of their own."""
+    """Settings with a database and a queue of their own, and no limits: one user does all that is tested."""
     name = f"test_{uuid4().hex[:16]}"
     return Settings(
         mongodb_url=mongo_url,
@@ -19,4 +19,7 @@ def shared_settings(mongo_url: str, redis_url: str) -> Settings:
         queue=name,
         jwt_secret="only-for-the-tests-of-this-repository",
         langfuse_enabled=False,
+        max_runs_per_minute=0,
+        max_concurrent_runs=0,
+        max_concurrent_streams=0,
     )

@@ -116,8 +116,17 @@ async def test_a_run_that_waits_behind_another_is_cancelled_alone(stack: Stack, 
         await second
         assert not first.done()
         await client.post(f"/api/apps/{sid}/agent/cancel")
-    assert [frame.json["event_type"] for frame in waiting.events] == ["run_queued", "agent_end", "finish"]
-    assert waiting.events[-1].json["status"] == "cancelled"
+    told = [frame.json for frame in waiting.events]
+    assert [event["event_type"] for event in told] == [
+        "run_queued",
+        "message_complete",
+        "agent_end",
+        "finish",
+    ]
+    assert (told[1]["role"], told[1]["content"]) == ("user", LONG)
+    assert told[-1]["status"] == "cancelled"
+    (kept,) = await page(stack, f"{sid}w", "messages")
+    assert (kept["message_id"], kept["content"]) == (told[1]["message_id"], LONG)
     # Its job is still in the queue; the worker must leave it alone and take the next one.
     again = stack.reader(f"{sid}w")
     await again.generate("What is 17 * 23?")

@@ -47,7 +47,7 @@ class Dev:
 
     def children(self) -> dict[str, int]:
         """The ids of its child processes, by a word of their command line."""
-        words = ("mongod", "valkey-server", "tailrace_worker", "tailrace.cli")
+        words = ("mongod", "valkey-server", "tailrace_worker", "tailrace.cli", "rq_dashboard")
         return {word: pid for pid in descendants(self.process.pid) for word in words if word in command(pid)}
 
 
@@ -75,11 +75,14 @@ SETTINGS = {variable(field) for field in Settings.__struct_fields__}
 
 @linux
 def test_dev_runs_all_names_and_restarts_the_dead_and_leaves_nothing(tmp_path: Path) -> None:
-    with running(tmp_path, "--workers", "1") as dev:
+    with running(tmp_path, "--workers", "1", "--dashboard") as dev:
+        queues = dev.wait_for(r"^The queue's dashboard: (http://127\.0\.0\.1:\d+)/$")[1]
         url = dev.wait_for(r"^Tailrace is ready: (http://127\.0\.0\.1:\d+)/$")[1]
         assert dev.shown.splitlines()[-1] == f"Tailrace is ready: {url}/"
         assert httpx.get(f"{url}/healthz", trust_env=False).status_code == 200
         assert httpx.get(f"{url}/dev/token", trust_env=False).json()["token"]
+
+        eventually(lambda: answers(queues))
 
         dead = dev.children()["tailrace.cli"]
         os.kill(dead, signal.SIGKILL)
@@ -88,7 +91,8 @@ def test_dev_runs_all_names_and_restarts_the_dead_and_leaves_nothing(tmp_path: P
         eventually(lambda: answers(f"{url}/readyz"))
 
         children = descendants(dev.process.pid)
-        assert set(dev.children()) == {"mongod", "valkey-server", "tailrace_worker", "tailrace.cli"}
+        processes = {"mongod", "valkey-server", "tailrace_worker", "tailrace.cli", "rq_dashboard"}
+        assert set(dev.children()) == processes
         dev.process.send_signal(signal.SIGINT)
         assert dev.process.wait(timeout=60) == 0
         assert not [pid for pid in children if alive(pid)]

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 import pytest
+from pymongo.errors import BulkWriteError
 
 from tailrace.errors import Fenced
 from tailrace.eventlog import Bounds, EventLog
@@ -50,6 +51,17 @@ async def test_events_are_read_back_in_the_order_they_were_appended(log: EventLo
     found = await log.read("s1", after=0, limit=10)
     assert [event.to_json() for event in found] == [event.to_json() for event in stored]
     assert shown(await log.read("s1", after=1, limit=1)) == [(2, "b")]
+
+
+async def test_an_integer_of_64_bits_is_read_back_and_encoded(log: EventLog) -> None:
+    numbers = {"value": [2**31, -(2**31) - 1, {"milliseconds": 1_763_836_800_000}, 2**63 - 1, -(2**63)]}
+    start = await log.now()
+    stored = await writer(log).append([Draft(event_type="custom", data=numbers)])
+    async with log.watch(["s1"], start_at=start) as changes:
+        while (live := await changes.next()) is None:
+            pass
+    for found in (*await log.read("s1", after=0, limit=1), live):
+        assert found.to_json() == stored[0].to_json()
 
 
 async def test_a_second_writer_goes_on_where_the_first_one_ended(log: EventLog) -> None:
@@ -193,6 +205,36 @@ async def test_the_change_stream_begins_where_it_is_told_to(log: EventLog) -> No
                     await writer(log).append(deltas("c"))
         assert changes.position > at
     assert seen == [1, 2, 3]
+
+
+async def test_events_that_were_rolled_back_beside_a_collision_are_written_again(
+    log: EventLog, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One answer says both that a place was taken and that no majority has what stood before it."""
+    mine = writer(log)
+    await mine.append(deltas("first"))
+    # A neighbour's, in the middle of the batch that follows: the two were at it at the same time.
+    await database["events"].insert_one({"_id": "s1:3", "session_id": "s1", "seq": 3})
+    insert = log.insert
+    answers: list[set[str]] = []
+
+    async def rolled_back(events: list[Event]) -> None:
+        try:
+            await insert(events)
+        except BulkWriteError as error:
+            answers.append({name for name, value in (error.details or {}).items() if value})
+            await database["events"].delete_many({"seq": {"$gt": 1}})
+            raise
+
+    monkeypatch.setattr(log, "insert", rolled_back)
+    fail = {"failCommands": ["insert"], "writeConcernError": {"code": 64, "errmsg": "rolled back"}}
+    await database.client.admin.command(
+        {"configureFailPoint": "failCommand", "mode": {"times": 1}, "data": fail}
+    )
+    stored = await mine.append(deltas("a", "b"))
+    assert {"writeErrors", "writeConcernErrors"} <= answers[0]
+    assert shown(await log.read("s1", after=0, limit=10)) == [(1, "first"), (2, "a"), (3, "b")]
+    assert shown(stored) == [(2, "a"), (3, "b")]
 
 
 @pytest.mark.parametrize("retries", [1, 3])

@@ -25,6 +25,11 @@ INDEXES = {
     "messages": {
         "_id_": {"key": {"_id": 1}},
         "session_timestamp": {"key": {"session_id": 1, "timestamp": 1}},
+        "session_position": {
+            "key": {"session_id": 1, "position": 1},
+            "unique": True,
+            "partialFilterExpression": {"position": {"$gt": 0}},
+        },
         "parent": {"key": {"parent_id": 1}, "sparse": True},
         "trace": {"key": {"trace_id": 1}, "sparse": True},
     },
@@ -32,6 +37,7 @@ INDEXES = {
         "_id_": {"key": {"_id": 1}},
         "session_state": {"key": {"session_id": 1, "state": 1}},
         "session_created": {"key": {"session_id": 1, "created_at": 1}},
+        "created": {"key": {"created_at": 1}},
         "one_run_a_key": {
             "key": {"session_id": 1, "idempotency_key": 1},
             "unique": True,
@@ -58,6 +64,16 @@ INDEXES = {
     "sessions": {
         "_id_": {"key": {"_id": 1}},
         "owner_updated": {"key": {"owner": 1, "updated_at": 1}},
+        "sweep": {"key": {"sweep_at": 1}, "sparse": True},
+        "expiry": {"key": {"expires_at": 1}, "expireAfterSeconds": 0, "sparse": True},
+    },
+    "segments": {
+        "_id_": {"key": {"_id": 1}},
+        "session_last": {"key": {"session_id": 1, "last": 1}, "unique": True},
+    },
+    "slots": {
+        "_id_": {"key": {"_id": 1}},
+        "session": {"key": {"slots.session_id": 1}},
     },
 }
 

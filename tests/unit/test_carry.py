@@ -76,6 +76,15 @@ def test_many_values_are_cut_too(value: Any) -> None:
     assert len(msgspec.json.encode(carry(value))) < 3 * MAX_EVENT_BYTES
 
 
+def test_a_long_field_leaves_the_short_ones_whole_and_the_others_of_their_kind() -> None:
+    long = "x" * MAX_EVENT_BYTES
+    carried = carry_data({"output": long, "calls": [{"a": long}, {"a": 1}], "more": {"b": 2}, "status": "ok"})
+    assert carried["output"].endswith("more characters]")
+    assert carried["calls"] == [{"…": "[cut]"}]
+    assert (carried["more"], carried["status"]) == ({"…": "[cut]"}, "ok")
+    assert list(carried) == ["output", "calls", "more", "status"]
+
+
 def test_a_value_that_holds_itself_ends() -> None:
     loop: list[Any] = []
     loop.append(loop)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Iterator
 
 import pytest
 
-from tailrace.logs import configure
+from tailrace.logs import bind, bound, configure
 from tailrace.settings import Settings
 
 
@@ -51,3 +52,29 @@ def test_level_of_the_settings_counts(capsys: pytest.CaptureFixture[str]) -> Non
     configure(Settings(log_level="error"))
     logging.getLogger("tailrace.x").warning("hardly worth it")
     assert capsys.readouterr().err == ""
+
+
+async def test_lines_carry_what_their_task_is_about_and_no_other_does(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure(Settings(log_format="json"))
+    log = logging.getLogger("tailrace.x")
+
+    async def run(session_id: str) -> None:
+        with bound(session_id=session_id, run_id="r1", trace_id=None):
+            await asyncio.sleep(0)
+            bind(attempt=2)
+            log.info("one", extra={"run_id": "r2"})
+        log.info("two")
+
+    await asyncio.gather(run("s1"), run("s2"))
+    about = [
+        (line["message"], line.get("session_id"), line.get("run_id"), line.get("attempt"))
+        for line in map(json.loads, capsys.readouterr().err.splitlines())
+    ]
+    assert sorted(about, key=str) == [
+        ("one", "s1", "r2", 2),
+        ("one", "s2", "r2", 2),
+        ("two", None, None, None),
+        ("two", None, None, None),
+    ]

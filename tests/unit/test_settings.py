@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tailrace.dev import child_environ
 from tailrace.errors import SettingError
 from tailrace.settings import Settings, read_env_file, variable
 
@@ -73,6 +74,53 @@ def test_secrets_and_passwords_are_hidden_where_settings_are_shown() -> None:
 
 def test_empty_value_counts_as_not_set() -> None:
     assert Settings.from_env({"TAILRACE_PORT": "", "REDIS_URL": " "}) == Settings()
+
+
+def test_value_is_read_from_the_file_that_a_variable_names(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(f"{SECRET}\n")
+    (tmp_path / "port").write_text("9000")
+    settings = Settings.from_env(
+        {
+            "TAILRACE_JWT_SECRET_FILE": str(tmp_path / "secret"),
+            "TAILRACE_PORT_FILE": str(tmp_path / "port"),
+            "REDIS_URL_FILE": "",
+        }
+    )
+    assert settings == Settings(jwt_secret=SECRET, port=9000)
+
+
+def test_value_in_a_file_is_held_to_the_same_rules_and_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("ftp://alice:hunter2@db.example/x\n")
+    said = refusal("REDIS_URL_FILE", str(tmp_path / "url"))
+    assert "redis" in said
+    assert "hunter2" not in said
+
+
+def test_secret_file_that_is_missing_empty_or_given_twice_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    for name, reason in (("none", "No such file"), ("empty", "empty"), ("binary", "not UTF-8")):
+        said = refusal("TAILRACE_JWT_SECRET_FILE", str(tmp_path / name))
+        assert "TAILRACE_JWT_SECRET_FILE" in said
+        assert reason in said
+    with pytest.raises(SettingError, match="TAILRACE_JWT_SECRET and TAILRACE_JWT_SECRET_FILE are both set"):
+        Settings.from_env(
+            {"TAILRACE_JWT_SECRET": SECRET, "TAILRACE_JWT_SECRET_FILE": str(tmp_path / "empty")}
+        )
+
+
+def test_no_variable_is_the_file_of_another() -> None:
+    names = {variable(field) for field in Settings.__struct_fields__}
+    assert not {f"{name}_FILE" for name in names} & names
+
+
+def test_child_gets_the_settings_and_not_the_files_they_came_from(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(SECRET)
+    environ = {"TAILRACE_JWT_SECRET_FILE": str(tmp_path / "secret"), "PATH": "/bin"}
+    settings = Settings.from_env(environ)
+    inherited = child_environ(settings, environ)
+    assert Settings.from_env(inherited) == settings
+    assert inherited["PATH"] == "/bin"
 
 
 def test_environment_for_a_child_makes_the_same_settings_again() -> None:

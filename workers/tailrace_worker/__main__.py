@@ -21,10 +21,13 @@ Settings come from the environment and from .env in the working directory:
   TAILRACE_MODEL_BASE_URL       an OpenAI-compatible server for TAILRACE_MODEL
   TAILRACE_AGENTS               your own agents: support=my_pkg.agents:build,other=…
   TAILRACE_RUN_TIMEOUT_SECONDS  how long a run may take
+  TAILRACE_HANDOVER_SECONDS     how long it may go on after SIGTERM
+  TAILRACE_WORKER_METRICS_PORT  where Prometheus finds what all its runs counted
   LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY, LANGFUSE_BASE_URL   tracing, if you want it
 
-Each worker performs one run at a time, in a process of its own. The first SIGTERM or SIGINT lets the runs
-finish; a second one, a second later, ends them.
+Each worker performs one run at a time, in a process of its own. After SIGTERM or SIGINT the runs may go on
+for TAILRACE_HANDOVER_SECONDS; then they are handed over to other workers, which begin them again. A second
+signal, a second later, hands them over at once.
 """
 
 
@@ -47,12 +50,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _supervise(settings: Settings, count: int) -> int:
+    from tailrace_worker.exporter import exported
     from tailrace_worker.pool import Pool
     from tailrace_worker.worker import preload, work
 
     configure(settings)
     preload(settings)
-    return Pool(lambda: work(settings), count=count).run()
+    with exported(settings):
+        return Pool(lambda: work(settings), count=count, handover_seconds=settings.handover_seconds).run()
 
 
 def _count(text: str) -> int:

@@ -76,6 +76,7 @@ class Assistant:
         kept = self._envelope.run.message(
             role="assistant",
             message_id=self.message_id,
+            observation_id=self._envelope.observation_id,
             content="".join(self._text),
             content_parts=_other_parts(whole),
             tool_calls=self.tool_calls,

@@ -1,49 +1,15 @@
-"""A session's conversation: what the agent is given of it, and the messages that a run adds."""
+"""A session's conversation as an agent is given it, in LangChain's messages."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
-from tailrace.messages import Message, Messages
-from tailrace.mongo import patiently
+from tailrace.messages import Message
 
-__all__ = ["Conversation", "content_of", "to_langchain"]
-
-_TICK = 1e-6  # seconds; the least by which a message's time exceeds the one before, under any clock
-
-
-class Conversation:
-    """One session's messages while one run adds to them."""
-
-    def __init__(self, messages: Messages, earlier: list[Message]) -> None:
-        self._messages = messages
-        self._last = earlier[-1] if earlier else None
-        self.earlier = earlier
-
-    @classmethod
-    async def of(cls, messages: Messages, session_id: str, *, count: int) -> Conversation:
-        """The session's conversation, with its newest `count` messages for the agent."""
-        found = await patiently(lambda: messages.last(session_id, max(count, 1)))
-        conversation = cls(messages, found)
-        conversation.earlier = found[-count:] if count else []
-        return conversation
-
-    async def add(self, message: Message) -> Message:
-        """Keep `message` as the newest; durable on return, with its time and parent set."""
-        last = self._last
-        placed = msgspec.structs.replace(
-            message,
-            timestamp=max(time.time(), last.timestamp + _TICK) if last else time.time(),
-            parent_id=last.message_id if last else None,
-        )
-        await patiently(lambda: self._messages.add(placed))
-        self._last = placed
-        return placed
+__all__ = ["content_of", "to_langchain"]
 
 
 def content_of(text: str, parts: Sequence[dict[str, Any]]) -> str | list[str | dict[str, Any]]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
 import msgspec
 
-from tailrace.events import Draft
+from tailrace.events import Draft, Event
+from tailrace.metrics import APPEND_EVENTS, APPEND_SECONDS
 from tailrace.writer import Writer
 
 __all__ = ["Emitter"]
@@ -25,10 +27,14 @@ class Emitter:
     """Appends what `emit` takes, one group at a time: whatever gathered while the last append was in flight.
 
     No timer: an idle emitter appends an event at once, a busy one in batches that grow with the delay.
+    `on_stored` is told of each group when a majority has it; it must not raise.
     """
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(
+        self, writer: Writer, *, on_stored: Callable[[Sequence[Event]], None] = lambda _: None
+    ) -> None:
         self._writer = writer
+        self._on_stored = on_stored
         self._queue: deque[Draft] = deque()
         self._characters = 0
         self._changed = asyncio.Condition()
@@ -56,10 +62,11 @@ class Emitter:
 
         Raises what an earlier append raised: `Fenced` when the run is no longer this attempt's.
         """
+        emitted_at = time.time()
         async with self._changed:
             await self._changed.wait_for(self._has_room)
             self._check()
-            self._queue.append(draft)
+            self._queue.append(msgspec.structs.replace(draft, emitted_at=emitted_at))
             self._characters += _size(draft)
             self._changed.notify_all()
 
@@ -80,8 +87,12 @@ class Emitter:
 
     async def _append_groups(self) -> None:
         while group := await self._next_group():
+            began = time.monotonic()
             try:
-                await self._writer.append(group)
+                stored = await self._writer.append(group)
+                APPEND_SECONDS.observe(time.monotonic() - began)
+                APPEND_EVENTS.observe(len(group))
+                self._on_stored(stored)
             except BaseException as error:
                 await self._settle(error)
                 if not isinstance(error, Exception):

@@ -1,11 +1,14 @@
-"""The hold on a run: renews its lease while the agent works, and hears when it shall end."""
+"""The hold on a run: hears when it shall end, and ends the agent's work."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 from pymongo.errors import PyMongoError
@@ -13,29 +16,36 @@ from redis import asyncio as redis
 from redis.exceptions import RedisError
 
 from tailrace.jobs import cancel_channel
-from tailrace.leases import BEAT_SECONDS, Leases
+from tailrace.leases import Leases
+from tailrace.metrics import LEASES_LOST
 from tailrace.mongo import Database, end_task, is_passing
 from tailrace.runs import Run
 from tailrace.settings import Settings
+from tailrace_worker.report import report
 
-__all__ = ["Hold", "held"]
+__all__ = ["HAND_OVER", "Hold", "held"]
 
 log = logging.getLogger(__name__)
+
+# The worker's word to the process that performs a run: leave it to another worker. Not SIGTERM, which whoever
+# stops a service may send to all its processes.
+HAND_OVER = signal.SIGUSR1
 
 _LISTEN_AGAIN_SECONDS = 1.0
 
 
 class Hold:
-    """What the beat and the channel found out about the run, and the agent's task that must know."""
+    """What became known about the run, and the agent's task that must know. Lives in that task's loop."""
 
     def __init__(self, leases: Leases, run: Run) -> None:
         self._leases = leases
         self._run = run
         self._agent = asyncio.current_task()
-        self.lost = False  # another attempt has it, or it has ended
+        self.lost = False  # another attempt has it, or it has ended, or it is handed over
         self.cancelled = False  # somebody asked for its end
-        self._armed = False  # the agent is at work, and may be cancelled
+        self.began: float | None = None  # time.monotonic(), while the agent is at work and may be cancelled
         self._told = False
+        self.told_at: float | None = None  # time.monotonic() when somebody's wish for its end was first heard
 
     async def look(self) -> None:
         """Renew the lease, and see what has become of the run."""
@@ -45,47 +55,68 @@ class Hold:
             if not is_passing(error):
                 raise
             return  # the lease may run out meanwhile; then the fence decides
-        self.lost = found is None
+        self.hear(found)
+
+    def hear(self, found: Run | None) -> None:
+        """Take what a renewal of the lease returned."""
+        if found is None:
+            if not self.lost:
+                LEASES_LOST.add()
+            self.lost = True
+        report()
         if self.lost or (found is not None and found.cancel_requested):
+            self.end()
+
+    def hand_over(self) -> None:
+        """Stop writing, without an end: another worker begins the run again."""
+        if not self._told:
+            log.info("the worker must leave", extra={"action": "hand over", "run_id": self._run.run_id})
+            self.lost = True
             self.end()
 
     def end(self) -> None:
         """Cancel the agent, once: a second cancellation would hit the writing of its end."""
         self.cancelled = not self.lost
-        if self._armed and not self._told and self._agent is not None:
+        self.told_at = self.told_at or time.monotonic()
+        if self.began is not None and not self._told and self._agent is not None:
             self._told = True
             self._agent.cancel()
 
     def arm(self) -> None:
         """The agent begins: from now on it may be cancelled, at once if the word came before."""
-        self._armed = True
+        self.began = time.monotonic()
         if self.lost or self.cancelled:
             self.end()
 
     def disarm(self) -> None:
         """The agent has come to its end, which must be written whatever comes now."""
-        self._armed = False
+        self.began = None
 
 
 @asynccontextmanager
 async def held(settings: Settings, database: Database, run: Run) -> AsyncIterator[Hold]:
-    """Keep the hold on `run` while the body, in the task to be cancelled, performs it."""
+    """The hold on `run` while the body, in the task to be cancelled, performs it."""
     hold = Hold(Leases(database), run)
-    tasks = [
-        asyncio.create_task(_beat(hold), name="lease"),
-        asyncio.create_task(_listen(settings, hold, run.run_id), name="cancel"),
-    ]
+    listening = asyncio.create_task(_listen(settings, hold, run.run_id), name="cancel")
     try:
-        yield hold
+        with _heard(hold):
+            yield hold
     finally:
-        for task in tasks:
-            await end_task(task)
+        await end_task(listening)
 
 
-async def _beat(hold: Hold) -> None:
-    while True:
-        await asyncio.sleep(BEAT_SECONDS)
-        await hold.look()
+@contextmanager
+def _heard(hold: Hold) -> Iterator[None]:
+    """Hand the run over at the worker's word. Only a process's main thread can hear it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(HAND_OVER, hold.hand_over)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(HAND_OVER)
 
 
 async def _listen(settings: Settings, hold: Hold, run_id: str) -> None:

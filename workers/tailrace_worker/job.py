@@ -9,20 +9,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import aclosing, closing
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractContextManager, aclosing, closing
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import BaseMessage, HumanMessage
 
-from tailrace.ending import Failure, Outcome, close_document, write_end, writer_for
+from tailrace.ending import Outcome, close_document, message_writer_for, timed_out, write_end, writer_for
 from tailrace.errors import Fenced
 from tailrace.eventlog import EventLog
 from tailrace.jobs import Jobs
-from tailrace.messages import Messages
+from tailrace.logs import bound
+from tailrace.messages import Message, Messages, prompt_id
+from tailrace.metrics import CANCEL_SECONDS, FIRST_EVENT_SECONDS, RUN_SECONDS
 from tailrace.mongo import Database, connect, patiently
 from tailrace.recovery import Recovery
 from tailrace.runs import Run, Runs
@@ -30,11 +34,12 @@ from tailrace.settings import Settings, read_env_file
 from tailrace.writer import Writer
 from tailrace_worker.agents import AgentContext, build_agent, build_model
 from tailrace_worker.ancestry import Ancestry
-from tailrace_worker.conversation import Conversation, content_of, to_langchain
+from tailrace_worker.conversation import content_of, to_langchain
 from tailrace_worker.emitter import Emitter
 from tailrace_worker.envelope import Envelope
 from tailrace_worker.failures import explain
 from tailrace_worker.hold import Hold, held
+from tailrace_worker.keeper import keeping
 from tailrace_worker.recorder import Recorder
 from tailrace_worker.tracing import Trace, traced
 from tailrace_worker.translate import Translator
@@ -66,25 +71,50 @@ def _run_to_end(work: Coroutine[Any, Any, None]) -> None:
 
 async def _connected(settings: Settings, session_id: str, run_id: str) -> None:
     async with connect(settings) as database:
-        await perform_run(settings, database, session_id, run_id)
+        await perform_run(settings, database, session_id, run_id, give_up=_die)
 
 
-async def perform_run(settings: Settings, database: Database, session_id: str, run_id: str) -> None:
+def _die() -> None:
+    """End a process whose agent does not end; its worker sees it, and brings the run on."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def perform_run(
+    settings: Settings,
+    database: Database,
+    session_id: str,
+    run_id: str,
+    *,
+    give_up: Callable[[], None] | None = None,
+) -> None:
     """Take the queued run and bring it to its `finish`.
 
     Returns without a word when another worker took it, it has ended, or it is taken away while it runs.
+    `give_up` is called, in another thread, when the agent goes on long after it should have ended.
     """
-    run = await _taken(Runs(database), session_id, run_id)
-    if run is None:
+    runs = Runs(database)
+    before = await patiently(lambda: runs.get(session_id, run_id))
+    run = await _taken(runs, before) if before is not None else None
+    if before is None or run is None:
         log.info("the run is not there to be taken", extra={"session_id": session_id, "run_id": run_id})
         return
-    with traced(settings, run) as trace:
+    with traced(settings, run, lost_since=before.started_at) as trace, _logged(run, trace):
         try:
-            async with held(settings, database, run) as hold:
+            async with (
+                held(settings, database, run) as hold,
+                keeping(settings, run, hold, give_up=give_up),
+            ):
                 await _Performance(settings, database, run, trace, hold).play()
             await _promote_next(settings, database, session_id)
         except Fenced:
             log.warning("the run was taken away", extra={"session_id": session_id, "run_id": run_id})
+            found = await patiently(lambda: runs.get(session_id, run_id))
+            if found is None or not found.active:
+                trace.ended(Outcome(status="lost"))  # no other attempt follows that would tell of this one
+
+
+def _logged(run: Run, trace: Trace) -> AbstractContextManager[None]:
+    return bound(session_id=run.session_id, run_id=run.run_id, attempt=run.attempt, trace_id=trace.trace_id)
 
 
 async def _promote_next(settings: Settings, database: Database, session_id: str) -> None:
@@ -93,10 +123,9 @@ async def _promote_next(settings: Settings, database: Database, session_id: str)
         await patiently(lambda: Recovery(settings, database, jobs).promote(session_id))
 
 
-async def _taken(runs: Runs, session_id: str, run_id: str) -> Run | None:
+async def _taken(runs: Runs, queued: Run) -> Run | None:
+    session_id, run_id = queued.session_id, queued.run_id
     worker = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
-    if await patiently(lambda: runs.get(session_id, run_id)) is None:
-        return None
     if (run := await patiently(lambda: runs.start(run_id, worker=worker))) is not None:
         return run
     # The answer to a first try may have been lost: then the run is ours already.
@@ -114,12 +143,7 @@ class _Performance:
         self._run = run
         self._trace = trace
         self._ancestry = Ancestry()
-        self._envelope = Envelope(
-            run,
-            trace_id=trace.trace_id,
-            observation_of=trace.observation_of,
-            parents_of=self._ancestry.parents_of,
-        )
+        self._envelope = Envelope(run, trace, parents_of=self._ancestry.parents_of)
         self._translator = Translator(self._envelope)
 
     async def play(self) -> None:
@@ -128,11 +152,13 @@ class _Performance:
         Raises `Fenced` when the run is taken away.
         """
         writer = self._writer()
-        if self._run.attempt > 1 and not await self._superseded(writer):
-            return
+        if self._run.attempt > 1:
+            if not await self._superseded(writer):
+                return
+            self._trace.begins(writer.last_seq)
         outcome = Outcome(status="success")
         try:
-            async with Emitter(writer) as emitter:
+            async with Emitter(writer, on_stored=self._trace.stored) as emitter:
                 outcome = await self._outcome(emitter)
         except Fenced:
             raise
@@ -140,6 +166,8 @@ class _Performance:
             # Before the agent began, or after it ended: the end is still to be written.
             if (task := asyncio.current_task()) is not None:
                 task.uncancel()
+            if self._hold.lost:
+                raise Fenced from None
             outcome = Outcome(status="cancelled")
             writer = self._writer()
         except Exception as error:
@@ -154,7 +182,16 @@ class _Performance:
             outcome,
             usage=self._translator.usage,
             trace_id=self._trace.trace_id,
+            observation_id=self._trace.root_id,
         )
+        took = time.time() - (self._run.started_at or time.time())
+        RUN_SECONDS.observe(took)
+        log.info(
+            "a run ended", extra={"action": "finish", "status": outcome.status, "seconds": round(took, 3)}
+        )
+        if outcome.status == "cancelled" and self._hold.told_at is not None:
+            CANCEL_SECONDS.observe(time.monotonic() - self._hold.told_at)
+        self._trace.ended(outcome, answer=self._translator.answer, last_seq=writer.last_seq)
 
     async def _superseded(self, writer: Writer) -> bool:
         """Begin a further attempt: fence the one before and void what it showed; False if it had finished."""
@@ -164,8 +201,6 @@ class _Performance:
         if finish is not None:
             await close_document(self._database, self._run, finish, error=self._run.error)
             return False
-        messages = Messages(self._database)
-        await patiently(lambda: messages.forget(self._run.session_id, self._run.run_id))
         return True
 
     @property
@@ -177,23 +212,26 @@ class _Performance:
         return writer_for(self._database, event_log, self._run)
 
     async def _outcome(self, emitter: Emitter) -> Outcome:
+        messages, run = Messages(self._database), self._run
         count = self._settings.history_messages
-        conversation = await Conversation.of(Messages(self._database), self._run.session_id, count=count)
-        recorder = Recorder(emitter, conversation, self._envelope)
-        await recorder.begin(self._run, model=self._run.model or self._settings.model)
-        outcome = await self._guarded(recorder, conversation)
+        earlier = (
+            await patiently(lambda: messages.last(run.session_id, count, but=run.run_id)) if count else []
+        )
+        recorder = Recorder(emitter, await message_writer_for(self._database, run), self._envelope)
+        await recorder.begin(run, model=run.model or self._settings.model)
+        outcome = await self._guarded(recorder, earlier)
         partial = "complete" if outcome.status == "success" else outcome.status
         await recorder.record(self._translator.close(status="error" if partial == "timeout" else partial))
         await recorder.flush()
         return outcome
 
-    async def _guarded(self, recorder: Recorder, conversation: Conversation) -> Outcome:
+    async def _guarded(self, recorder: Recorder, earlier: list[Message]) -> Outcome:
         """The outcome of the agent, whatever it raises: only `Fenced` gets through."""
         deadline = asyncio.timeout(self._settings.run_timeout_seconds)
         try:
             self._hold.arm()
             async with deadline:
-                await self._iterate(recorder, conversation)
+                await self._iterate(recorder, to_langchain(earlier))
         except Fenced:
             raise
         except asyncio.CancelledError as error:
@@ -206,28 +244,24 @@ class _Performance:
             return Outcome(status="cancelled")
         except BaseException as error:
             if isinstance(error, TimeoutError) and deadline.expired():
-                return self._timed_out()
+                return timed_out(self._settings.run_timeout_seconds)
             log.warning("the agent failed", extra=self._who, exc_info=error)
             return Outcome(status="error", failure=explain(error))
         finally:
             self._hold.disarm()
         return Outcome(status="success")
 
-    def _timed_out(self) -> Outcome:
-        limit = f"{self._settings.run_timeout_seconds:g}"
-        message = f"The run took longer than {limit} seconds and was stopped (TAILRACE_RUN_TIMEOUT_SECONDS)."
-        return Outcome(status="timeout", failure=Failure(code="timeout", message=message, retryable=True))
-
-    async def _iterate(self, recorder: Recorder, conversation: Conversation) -> None:
-        earlier = to_langchain(conversation.earlier)
+    async def _iterate(self, recorder: Recorder, earlier: list[BaseMessage]) -> None:
         self._translator = Translator(
             self._envelope, known_ids=frozenset(message.id for message in earlier if message.id)
         )
-        prompt = HumanMessage(
-            content_of(self._run.prompt, self._run.content_parts), id=f"{self._run.run_id}-0"
-        )
+        prompt = HumanMessage(content_of(self._run.prompt, self._run.content_parts), id=prompt_id(self._run))
         async with aclosing(await self._stream([*earlier, prompt])) as stream:
+            waited = self._run.attempt == 1
             async for mode, payload in stream:
+                if waited:
+                    FIRST_EVENT_SECONDS.observe(time.time() - self._run.created_at)
+                    waited = False
                 await recorder.record(self._translator.translate(mode, payload))
 
     async def _stream(self, messages: list[Any]) -> Any:
@@ -248,7 +282,7 @@ class _Performance:
         return {
             "run_name": self._run.agent,
             "callbacks": [self._ancestry, *self._trace.callbacks],
-            "metadata": {"session_id": self._run.session_id, **self._trace.metadata},
+            "metadata": {"session_id": self._run.session_id},
             # A graph with a checkpointer starts afresh in each run: the earlier messages come from Tailrace.
             "configurable": {"thread_id": self._run.run_id},
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import select
 import signal
@@ -13,6 +14,8 @@ from collections.abc import Callable
 
 import msgspec
 
+from tailrace_worker.hold import HAND_OVER
+from tailrace_worker.leaving import LEAVE_SECONDS
 from tailrace_worker.worker import die_with_parent
 
 __all__ = ["Pool"]
@@ -22,6 +25,8 @@ log = logging.getLogger(__name__)
 _FIRST_PAUSE = 0.5  # seconds before a worker is started again; doubled each time it ends soon
 _LONGEST_PAUSE = 15.0
 _LONG_LIFE = 30.0  # seconds after which a worker's end says nothing about its next life
+
+_ECHO_SECONDS = 1.0  # a terminal, and whoever passes signals on, may send the same one twice
 
 _STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -36,15 +41,24 @@ class _Place(msgspec.Struct, kw_only=True):
 
 
 class Pool:
-    """Keeps `count` processes alive, each running `work` and exiting with what it returns."""
+    """Keeps `count` processes alive, each running `work` and exiting with what it returns.
 
-    def __init__(self, work: Callable[[], int], *, count: int) -> None:
+    When they shall end, their runs have `handover_seconds` to finish.
+    """
+
+    def __init__(self, work: Callable[[], int], *, count: int, handover_seconds: float) -> None:
         self._work = work
+        self._handover_seconds = handover_seconds
         self._places = [_Place() for _ in range(count)]
-        self._stopping = False
+        self._asked = 0.0  # monotonic, when it was first asked to end
+        self._kill_at: float | None = None  # monotonic; None until it was asked to end
 
     def run(self) -> int:
-        """Work until asked to end by a signal; then each worker finishes its run. A second one kills it."""
+        """Work until asked to end by a signal; then each worker finishes its run, or hands it over.
+
+        A second signal has the runs handed over at once. Returns within `handover_seconds` and
+        `LEAVE_SECONDS` of the first, whatever the workers do.
+        """
         self._pipe = _pipe()
         signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
         for number in (*_STOP, signal.SIGCHLD):
@@ -56,6 +70,10 @@ class Pool:
             if self._alive() or not self._stopping:
                 self._wait()
         return 0
+
+    @property
+    def _stopping(self) -> bool:
+        return self._kill_at is not None
 
     def _alive(self) -> list[_Place]:
         return [place for place in self._places if place.pid is not None]
@@ -117,18 +135,31 @@ class Pool:
         place.pause = min(place.pause * 2, _LONGEST_PAUSE)
 
     def _wait(self) -> None:
-        """Until a signal comes, or a worker is due."""
+        """Until a signal comes, or something is due."""
         dues = [place.due for place in self._places if place.pid is None and not self._stopping]
+        dues += [self._kill_at] if self._kill_at is not None else []
         timeout = max(0.0, min(dues) - time.monotonic()) if dues else None
         ready, _, _ = select.select([self._pipe[0]], [], [], timeout)
         if ready and any(number in _STOP for number in os.read(self._pipe[0], 4096)):
-            self._stop()
+            self._stop(time.monotonic())
+        if self._kill_at is not None and time.monotonic() >= self._kill_at:
+            log.error("workers that would not leave are killed")
+            self._tell(signal.SIGKILL)  # their horses die with them
+            self._kill_at = math.inf
 
-    def _stop(self) -> None:
-        self._stopping = True
+    def _stop(self, now: float) -> None:
+        if self._kill_at is None:
+            self._asked = now
+            self._kill_at = now + self._handover_seconds + LEAVE_SECONDS
+            self._tell(signal.SIGTERM)
+        elif now - self._asked > _ECHO_SECONDS:
+            self._kill_at = min(self._kill_at, now + LEAVE_SECONDS)
+            self._tell(HAND_OVER)
+
+    def _tell(self, number: signal.Signals) -> None:
         for place in self._alive():
             if place.pid is not None:
-                os.kill(place.pid, signal.SIGTERM)
+                os.kill(place.pid, number)
 
 
 def _wake(number: int, frame: object) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tailrace.events import Draft
-from tailrace.messages import Message
+from tailrace.message_writer import MessageWriter
+from tailrace.messages import Message, prompt_id
 from tailrace.runs import Run
 from tailrace_worker.assistant import Output
-from tailrace_worker.conversation import Conversation
 from tailrace_worker.emitter import Emitter
 from tailrace_worker.envelope import Envelope
 
@@ -18,9 +18,9 @@ __all__ = ["Recorder"]
 class Recorder:
     """Keeps messages and emits events, in the order they are given."""
 
-    def __init__(self, emitter: Emitter, conversation: Conversation, envelope: Envelope) -> None:
+    def __init__(self, emitter: Emitter, messages: MessageWriter, envelope: Envelope) -> None:
         self._emitter = emitter
-        self._conversation = conversation
+        self._messages = messages
         self._envelope = envelope
 
     async def record(self, outputs: Iterable[Output]) -> None:
@@ -32,18 +32,18 @@ class Recorder:
             if isinstance(output, Draft):
                 await self._emitter.emit(output)
             else:
-                await self._conversation.add(output)
+                await self._messages.add(output)
 
     async def begin(self, run: Run, *, model: str) -> None:
         """Tell that the agent starts, and what it was asked."""
         await self._emitter.emit(self._envelope.draft("agent_start", {"agent": run.agent, "model": model}))
         prompt = self._prompt(run)
-        await self.record([prompt, self._envelope.completed(prompt)])
+        await self._messages.begin(prompt)
+        await self._emitter.emit(self._envelope.completed(prompt))
 
     def _prompt(self, run: Run) -> Message:
-        # The same id in every attempt: a prompt is asked once.
         return self._envelope.message(
-            role="user", message_id=f"{run.run_id}-0", content=run.prompt, content_parts=run.content_parts
+            role="user", message_id=prompt_id(run), content=run.prompt, content_parts=run.content_parts
         )
 
     async def flush(self) -> None:

@@ -1,86 +1,77 @@
-"""Langfuse tracing of a run. Nothing of Langfuse is imported while tracing is off."""
+"""The trace of a run. This one is of a run that is not traced: nothing of Langfuse is imported then."""
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import msgspec
-
-from tailrace.runs import Run
+from tailrace.ending import Outcome
+from tailrace.events import Event
+from tailrace.runs import Run, RunState
 from tailrace.settings import Settings
 
-__all__ = ["Trace", "traced"]
+__all__ = ["Trace", "tell_lost", "traced"]
 
 log = logging.getLogger(__name__)
 
-FLUSH_SECONDS = (
-    5.0  # a horse ends with os._exit, so spans must be out by then; an unreachable host must not hold it
-)
 
-
-class Trace(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run needs to know of its trace; the default is no trace."""
+class Trace:
+    """What a run needs of its trace, and what it tells it. Nothing here raises."""
 
     trace_id: str | None = None
-    callbacks: tuple[Any, ...] = ()
-    metadata: dict[str, Any] = msgspec.field(default_factory=dict)  # for LangChain's config
-    observations: dict[str, str] = msgspec.field(default_factory=dict)  # see `observation_of`
+    root_id: str | None = None  # the observation of this attempt
+    callbacks: tuple[Any, ...] = ()  # for LangChain's config
 
-    def observation_of(self, key: str) -> str | None:
-        """The Langfuse observation of a tool call's id, or of a model's place in the graph."""
-        return self.observations.get(key)
+    def generation_of(self, *keys: str | None) -> str | None:
+        """The observation of the model's call that has one of these keys: a message's id, a graph's place."""
+        return None
+
+    def tool_of(self, call_id: str) -> str | None:
+        """The observation of a tool's call, also before it begins."""
+        return None
+
+    def begins(self, seq: int) -> None:
+        """The attempt's first event is at `seq`."""
+
+    def stored(self, events: Sequence[Event]) -> None:
+        """A majority has `events`."""
+
+    def ended(self, outcome: Outcome, *, answer: str = "", last_seq: int | None = None) -> None:
+        """The attempt ended, with its `finish` at `last_seq`.
+
+        Without this call the root stays open: the next attempt tells of this one.
+        """
 
 
 @contextmanager
-def traced(settings: Settings, run: Run) -> Iterator[Trace]:
-    """The trace of `run`; on exit its spans are sent, within `FLUSH_SECONDS`."""
-    if not settings.tracing:
-        yield Trace()
-        return
-    try:
-        client, trace = _started(settings, run)
-    except Exception:  # a run is worth more than its trace
-        log.exception("tracing cannot start", extra={"action": "trace", "run_id": run.run_id})
-        yield Trace()
-        return
-    try:
+def traced(settings: Settings, run: Run, *, lost_since: float | None = None) -> Iterator[Trace]:
+    """The trace of this attempt of `run`; on exit its spans are sent, within a bounded time.
+
+    `lost_since` is when the attempt before began (Unix seconds), if there was one: it is told of too.
+    """
+    with ExitStack() as stack:
+        trace = Trace()
+        if settings.tracing:
+            try:
+                from tailrace_worker.langfuse_trace import langfuse_trace
+
+                trace = stack.enter_context(langfuse_trace(settings, run, lost_since=lost_since))
+            except Exception:  # a run is worth more than its trace
+                log.exception("tracing cannot start", extra={"action": "trace", "run_id": run.run_id})
         yield trace
-    finally:
-        _flush(client)
 
 
-def _started(settings: Settings, run: Run) -> tuple[Any, Trace]:
-    from langfuse import Langfuse
+def tell_lost(settings: Settings, run: Run, *, status: RunState, said: str) -> None:
+    """Send the root of an attempt that died and that no other one follows; takes up to two seconds.
 
-    from tailrace_worker.langfuse_handler import RunHandler
+    For the parent: no thread is left behind, so that it may fork again.
+    """
+    if settings.tracing and run.started_at is not None:
+        try:
+            from tailrace_worker.langfuse_root import send_lost
 
-    client = Langfuse(
-        public_key=settings.langfuse_public_key,
-        secret_key=settings.langfuse_secret_key,
-        base_url=settings.langfuse_url,
-    )
-    # A run's id is a valid trace id, so that the API knows the trace before a worker does.
-    trace_id = run.trace_id or run.run_id
-    handler = RunHandler(settings.langfuse_public_key, trace_id)
-    metadata = {
-        "langfuse_user_id": run.user,
-        "langfuse_session_id": run.session_id,
-        "langfuse_tags": [f"agent:{run.agent}"],
-        "tailrace_run_id": run.run_id,
-    }
-    return client, Trace(
-        trace_id=trace_id, callbacks=(handler,), metadata=metadata, observations=handler.observations
-    )
-
-
-def _flush(client: Any) -> None:
-    """In a thread that the process need not outlive: the exporter retries an unreachable host for long."""
-    flushing = threading.Thread(target=client.flush, name="langfuse-flush", daemon=True)
-    flushing.start()
-    flushing.join(FLUSH_SECONDS)
-    if flushing.is_alive():
-        log.warning("Langfuse does not answer; spans of the run may be lost", extra={"action": "flush"})
+            send_lost(settings, run, status=status, said=said)
+        except Exception:
+            log.exception("a lost run is not traced", extra={"action": "trace", "run_id": run.run_id})

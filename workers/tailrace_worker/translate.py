@@ -13,6 +13,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from tailrace.events import Draft
+from tailrace.messages import Message
 from tailrace_worker.assistant import Assistant, Output
 from tailrace_worker.envelope import Envelope
 
@@ -34,6 +35,7 @@ class Translator:
         self._started: dict[str, str] = {}  # tool call id -> tool's name; from its start to its end
         self._unnamed_told = False  # the message completed last had no id; the graph names it in its update
         self.usage: dict[str, Any] = {}  # the tokens of all models of the run so far
+        self.answer = ""  # the text of the assistant's last message
 
     def translate(self, mode: str, payload: Any) -> Iterator[Output]:
         """The outputs of one item of `astream(stream_mode=["messages", "updates", "custom"])`."""
@@ -70,7 +72,8 @@ class Translator:
         if key not in self._open:
             # What a model says while a tool runs is the tool's own: shown, but no turn of the conversation.
             inner = bool(self._started)
-            self._open[key] = Assistant(self._envelope.for_message(metadata), inner=inner)
+            envelope = self._envelope.for_message(metadata, langchain_id=message.id)
+            self._open[key] = Assistant(envelope, inner=inner)
         return self._open[key]
 
     def _complete(self, assistant: Assistant, *, status: str = "complete") -> Iterator[Output]:
@@ -78,7 +81,10 @@ class Translator:
             del self._open[key]
             self._done.add(key)
             self._unnamed_told = not key
-        yield from assistant.complete(status)
+        for output in assistant.complete(status):
+            if isinstance(output, Message):
+                self.answer = output.content
+            yield output
         self._count(assistant.usage)
         for call in assistant.tool_calls:
             self._calls[call["id"]] = assistant.message_id
@@ -120,8 +126,8 @@ class Translator:
         if call_id not in self._started:
             self._started[call_id] = name
             data = {"tool_call_id": call_id, "name": name, "input": args}
-            yield self._envelope.draft(
-                "tool_start", data, message_id=self._calls.get(call_id), call_id=call_id
+            yield self._envelope.tool_draft(
+                "tool_start", data, call_id=call_id, message_id=self._calls.get(call_id)
             )
 
     def _tool_message(self, message: ToolMessage) -> Iterator[Output]:
@@ -141,13 +147,12 @@ class Translator:
 
     def _kept(self, message: ToolMessage, name: str) -> Iterator[Output]:
         parts = message.content if isinstance(message.content, list) else []
-        kept = self._envelope.message(
-            role="tool",
+        kept = self._envelope.tool_message(
+            call_id=message.tool_call_id,
             content=message.text,
             content_parts=[
                 part if isinstance(part, dict) else {"type": "text", "text": part} for part in parts
             ],
-            tool_call_id=message.tool_call_id,
             name=name,
         )
         yield kept
@@ -157,15 +162,15 @@ class Translator:
         self._started.pop(call_id, None)
         asked_by = self._calls.pop(call_id, None)
         data = {"tool_call_id": call_id, "name": name, "output": output, "status": status}
-        return self._envelope.draft("tool_end", data, message_id=asked_by, call_id=call_id)
+        return self._envelope.tool_draft("tool_end", data, call_id=call_id, message_id=asked_by)
 
     def _custom(self, value: Any) -> Draft:
         kind = value.get("type") if isinstance(value, Mapping) else None
         if kind == "tool_progress":
             call_id = str(value.get("tool_call_id") or next(reversed(self._started), ""))
             data = {"tool_call_id": call_id, "progress": _reported(value, "progress", without="tool_call_id")}
-            return self._envelope.draft(
-                "tool_progress", data, message_id=self._calls.get(call_id), call_id=call_id
+            return self._envelope.tool_draft(
+                "tool_progress", data, call_id=call_id, message_id=self._calls.get(call_id)
             )
         if kind in ("progress", "file_change"):
             return self._envelope.draft(kind, {"value": _reported(value, "value")})

@@ -10,27 +10,40 @@ import logging
 import os
 import signal
 import sys
-from contextlib import closing
+import time
+from contextlib import closing, suppress
+from datetime import timedelta
 from typing import Any
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq import Queue, Worker
 from rq.executions import Execution
 from rq.job import Job
 from rq.serializers import JSONSerializer
+from rq.utils import now
 
 from tailrace.jobs import Jobs, connect_redis
+from tailrace.metrics import QUEUE_SECONDS, settle
 from tailrace.mongo import connect
 from tailrace.recovery import Recovery
 from tailrace.runs import Runs
 from tailrace.settings import Settings
 from tailrace_worker.agents import registry
+from tailrace_worker.hold import HAND_OVER
+from tailrace_worker.leaving import Leaving
+from tailrace_worker.report import report
+from tailrace_worker.tracing import tell_lost
 
 __all__ = ["RunWorker", "die_with_parent", "preload", "work"]
 
 log = logging.getLogger(__name__)
 
 RECOVER_SECONDS = 20.0  # for a lost run's next attempt or end; then the worker takes the next job
+_HAND_OVER_SECONDS = 4.0  # likewise for a run that is handed over, when the worker must be gone soon
+_REDIS_AGAIN_SECONDS = 0.5  # between tries to note a job's end; a worker without Redis has nothing else to do
+_ECHO = timedelta(seconds=1)  # a terminal, and whoever passes signals on, may send the same one twice
 HEARTBEAT_SECONDS = 10  # a job without a heartbeat for this long is abandoned; beats come every 2 s
 _PR_SET_PDEATHSIG = 1  # from <sys/prctl.h>
 
@@ -55,12 +68,19 @@ class RunWorker(Worker):
             log_job_description=False,
         )
         self._settings = settings
-        self._parent = os.getpid()
+        self._pid = os.getpid()
+        self._leaving = Leaving(handover_seconds=settings.handover_seconds)
+        self._horse_status: int | None = None  # as `waitpid` gives it
 
     @property
     def ended_on_request(self) -> bool:
         """Whether a signal asked the worker to stop, and not Redis made it."""
         return getattr(self, "_shutdown_requested_date", None) is not None
+
+    @property
+    def _asked_long_ago(self) -> bool:
+        asked = self._shutdown_requested_date
+        return asked is not None and now() - asked > _ECHO
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         """RQ's own minute would hide a dead worker for a minute."""
@@ -75,37 +95,123 @@ class RunWorker(Worker):
 
     def main_work_horse(self, job: Job, queue: Queue) -> None:
         """A horse must not outlive its worker: nobody would see how it ends."""
-        die_with_parent(signal.SIGKILL, self._parent)
+        die_with_parent(signal.SIGKILL, self._pid)
+        settle()  # the worker's numbers are the worker's to report
+        if job.enqueued_at is not None:
+            QUEUE_SECONDS.observe((now() - job.enqueued_at).total_seconds())
         super().main_work_horse(job, queue)
 
-    def handle_work_horse_killed(self, job: Job, retpid: int, ret_val: int, rusage: Any) -> None:
-        """Runs in the parent, for a horse that was killed: neither of RQ's callbacks does."""
-        super().handle_work_horse_killed(job, retpid, ret_val, rusage)  # type: ignore[no-untyped-call]
-        self._recover(job, f"the process that ran the agent {_end_of(ret_val)}.")
+    def setup_work_horse_signals(self) -> None:
+        """Whoever stops a service may signal all its processes; a horse ends on its worker's word alone."""
+        super().setup_work_horse_signals()  # type: ignore[no-untyped-call]
+        signal.signal(
+            signal.SIGTERM, lambda number, frame: None
+        )  # not SIG_IGN: programs it starts inherit that
+        signal.signal(HAND_OVER, signal.SIG_DFL)
 
-    def _handle_stopped_job(self, job: Job, queue: Queue, execution: Execution) -> None:
-        """Runs in the parent, for a horse that was killed on command: its run did not end when told to."""
-        super()._handle_stopped_job(job, queue, execution)
-        self._recover(job, "the process that ran the agent was stopped on command.")
+    def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
+        """Runs in the horse. A job that fails leaves its run without an end: the worker must see that."""
+        try:
+            done = super().perform_job(job, queue, execution)
+        finally:
+            report(last=True)
+        if not done:
+            raise SystemExit(1)
+        return True
 
-    def _recover(self, job: Job, why: str) -> None:
+    def _finalize_success(self, job: Job, queue: Queue, execution: Execution, return_value: Any) -> None:
+        """Runs in the horse. RQ would call a job failed whose end Redis was not there to note."""
+        while True:
+            try:
+                super()._finalize_success(job, queue, execution, return_value)
+                # Another worker may have given it up for dead meanwhile.
+                queue.failed_job_registry.remove(job)
+                return
+            except (RedisConnectionError, RedisTimeoutError) as error:
+                log.warning("Redis is away after a run: %s", error, extra={"action": "end job"})
+            time.sleep(_REDIS_AGAIN_SECONDS)
+
+    def wait_for_horse(self) -> tuple[int | None, int | None, Any]:
+        """Keeps how the horse ended, which RQ forgets where it killed it itself."""
+        pid, self._horse_status, usage = super().wait_for_horse()
+        self._leaving.forget()
+        return pid, self._horse_status, usage
+
+    def monitor_work_horse(self, job: Job, queue: Queue, execution: Execution) -> None:
+        """Wait for the horse, and bring its run on if it did not end it itself."""
+        self._horse_status, began = None, time.monotonic()
+        self._leaving.watch(self.horse_pid)
+        try:
+            super().monitor_work_horse(job, queue, execution)
+        finally:
+            # RQ calls nobody for a job that failed, nor while Redis is away.
+            if self._horse_status or self._leaving.told:
+                self._recover(job, out_of_time=time.monotonic() - began >= self._settings.run_timeout_seconds)
+
+    def _recover(self, job: Job, *, out_of_time: bool) -> None:
+        handed_over = self._leaving.told
         try:
             # Clients of its own, closed before the next fork: no horse inherits them.
-            asyncio.run(_recovered(self._settings, job, why))
+            asyncio.run(
+                _recovered(
+                    self._settings,
+                    job,
+                    why=f"the process that ran the agent {_end_of(self._horse_status)}.",
+                    out_of_time=out_of_time,
+                    handed_over=handed_over,
+                )
+            )
         except Exception:
             # The lease runs out soon, and an API recovers the run.
             log.exception("A lost run was not recovered", extra={"action": "recover", "job_id": job.id})
+        report(last=True)
+
+    def request_stop(self, signum: int, frame: Any) -> None:
+        """Let the run finish, for as long as it may. The first SIGTERM or SIGINT comes here."""
+        if os.getpid() != self._pid:
+            return  # a horse that has no handlers of its own yet
+        self._leaving.begin()
+        super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
+
+    def request_force_stop(self, signum: int, frame: Any) -> None:
+        """Hand the run over at once. A second signal comes here, unless it is the first one's echo."""
+        if os.getpid() == self._pid and self._asked_long_ago:
+            self._leaving.hand_over()
+
+    def set_shutdown_requested_date(self) -> None:
+        """For a person who looks at the worker; it is told to leave whether Redis is there or not."""
+        with suppress(RedisError):
+            super().set_shutdown_requested_date()  # type: ignore[no-untyped-call]
+
+    def _install_signal_handlers(self) -> None:
+        super()._install_signal_handlers()  # type: ignore[no-untyped-call]
+        signal.signal(HAND_OVER, self._leave_now)
+
+    def _leave_now(self, signum: int, frame: Any) -> None:
+        if os.getpid() != self._pid:
+            os._exit(1)  # a horse that has not begun
+        self._leaving.hand_over()
+        if not self.ended_on_request:
+            self.request_stop(signum, frame)
 
 
-async def _recovered(settings: Settings, job: Job, why: str) -> None:
+async def _recovered(settings: Settings, job: Job, *, why: str, out_of_time: bool, handed_over: bool) -> None:
     """Bring the run on, if the attempt that died is still its last: the job says which it was."""
     session_id, run_id = job.args
-    async with asyncio.timeout(RECOVER_SECONDS), connect(settings) as database:
+    seconds = _HAND_OVER_SECONDS if handed_over else RECOVER_SECONDS
+    async with asyncio.timeout(seconds), connect(settings) as database:
         run = await Runs(database).get(session_id, run_id)
-        if run is None or not run.active or run.attempt != job.meta["attempt"] or run.state != "running":
+        if run is None or not run.active or run.attempt != job.meta["attempt"]:
             return
         with closing(Jobs(settings)) as jobs:
-            await Recovery(settings, database, jobs).recover(run, why=why, dead=True)
+            recovery = Recovery(settings, database, jobs)
+            if handed_over:
+                await recovery.hand_over(run)
+            elif run.state == "running":
+                await recovery.recover(run, why=why, dead=True, out_of_time=out_of_time)
+        ended = await Runs(database).get(session_id, run_id)
+    if ended is not None and not ended.active:
+        tell_lost(settings, run, status=ended.state, said=f"The attempt was lost: {why}")
 
 
 def _end_of(wait_status: int | None) -> str:
@@ -130,7 +236,7 @@ def preload(settings: Settings) -> None:
     modules = ["tailrace_worker.job", "langchain.agents", "tzdata"]
     modules += [place.partition(":")[0] for place in registry(settings).values()]
     if settings.tracing:
-        modules.append("tailrace_worker.langfuse_handler")
+        modules += ["tailrace_worker.langfuse_trace", "httpcore"]  # which httpx imports at its first client
     if settings.model != "offline":
         provider = settings.model.partition(":")[0] if ":" in settings.model else "openai"
         modules.append(f"langchain_{provider.replace('-', '_')}")

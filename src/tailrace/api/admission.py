@@ -7,10 +7,10 @@ import logging
 import msgspec
 
 from tailrace.api.services import Services
-from tailrace.errors import EnqueueFailed, IdempotencyConflict, RunConflict
+from tailrace.errors import EnqueueFailed, IdempotencyConflict, LimitReached, RunConflict
 from tailrace.runs import Run
 
-__all__ = ["admit"]
+__all__ = ["admit", "earlier"]
 
 log = logging.getLogger(__name__)
 
@@ -21,19 +21,23 @@ async def admit(services: Services, run: Run, *, on_conflict: str) -> Run:
     Returns it with its `first_seq`; or the run that the same idempotency key and body made before, as it is
     now. The document comes first, the job last: a run whose job was lost on the way is enqueued again.
 
-    Raises `RunConflict` when the session has an active run and `on_conflict` is `reject`, and
-    `IdempotencyConflict` when the key was used for another body.
+    Raises `RunConflict` when the session has an active run and `on_conflict` is `reject`,
+    `IdempotencyConflict` when the key was used for another body, and `LimitReached` when the user has as many
+    unfinished runs as he may have.
     """
-    if (earlier := await _earlier(services, run)) is not None:
-        return earlier
+    if (before := await earlier(services, run)) is not None:
+        return before
     end = await services.log.fresh_end(run.session_id)
     run = msgspec.structs.replace(run, behind_seq=end.seq)
     try:
+        await services.limits.take_slot(run)
         admitted = await _stored(services, run, on_conflict)
-    except RunConflict:
+    except (RunConflict, LimitReached) as error:
+        if isinstance(error, RunConflict):
+            await services.limits.give_back_slot(run)
         # The same request twice at once: the other one was first.
-        if (earlier := await _earlier(services, run)) is not None:
-            return earlier
+        if (before := await earlier(services, run)) is not None:
+            return before
         raise
     admitted = await services.recovery.introduce(admitted)
     if admitted.state == "waiting":
@@ -44,13 +48,19 @@ async def admit(services: Services, run: Run, *, on_conflict: str) -> Run:
     return admitted
 
 
-async def _earlier(services: Services, run: Run) -> Run | None:
+async def earlier(services: Services, run: Run) -> Run | None:
+    """The run that the same user's request with the same key and body made before.
+
+    Raises `IdempotencyConflict` when it was another body.
+    """
     if run.idempotency_key is None:
         return None
-    earlier = await services.runs.by_key(run.session_id, run.idempotency_key)
-    if earlier is not None and earlier.request_hash != run.request_hash:
+    before = await services.runs.by_key(run.session_id, run.idempotency_key)
+    if before is None or before.user != run.user:
+        return None
+    if before.request_hash != run.request_hash:
         raise IdempotencyConflict
-    return earlier
+    return before
 
 
 async def _stored(services: Services, run: Run, on_conflict: str) -> Run:

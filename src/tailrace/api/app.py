@@ -4,26 +4,32 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
-from litestar import Litestar
+from litestar import Litestar, Request
 from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 from litestar.types import ControllerRouterHandler
 
-from tailrace.api import apps, cancel, health, history, page, streams
+from tailrace.api import apps, cancel, health, history, metrics, page, streams
 from tailrace.api.auth import BearerAuthentication
-from tailrace.api.body import json_only
+from tailrace.api.body import BodyReader, json_only
+from tailrace.api.figures import Figures
 from tailrace.api.indexes import Indexes
+from tailrace.api.limits import Limits
 from tailrace.api.problems import respond
 from tailrace.api.query import each_once
 from tailrace.api.schema import openapi
 from tailrace.api.services import Services, provide_services
 from tailrace.api.session import well_formed
+from tailrace.archive import ArchivedLog, ObjectStore
+from tailrace.erasure import Erasure
 from tailrace.eventlog import EventLog
 from tailrace.jobs import Jobs
 from tailrace.live import Live
+from tailrace.logs import bind
 from tailrace.messages import Messages
-from tailrace.mongo import connect
+from tailrace.mongo import Database, connect
 from tailrace.reaper import reaping
 from tailrace.recovery import Recovery
 from tailrace.runs import Runs
@@ -49,6 +55,7 @@ def create_app(settings: Settings) -> Litestar:
 
     handlers: list[ControllerRouterHandler] = [
         *health.handlers,
+        *(metrics.handlers if settings.metrics else ()),
         *page.handlers,
         *apps.handlers,
         *history.handlers,
@@ -59,7 +66,11 @@ def create_app(settings: Settings) -> Litestar:
         route_handlers=handlers,
         lifespan=[lifespan],
         dependencies={"services": Provide(provide_services)},
-        middleware=[DefineMiddleware(BearerAuthentication, verifier=verifier)],
+        middleware=[
+            DefineMiddleware(BearerAuthentication, verifier=verifier),
+            DefineMiddleware(BodyReader, max_bytes=settings.max_body_bytes),
+        ],
+        before_request=_about,
         guards=[well_formed, each_once, json_only],
         exception_handlers={Exception: respond},
         request_max_body_size=settings.max_body_bytes,
@@ -70,27 +81,53 @@ def create_app(settings: Settings) -> Litestar:
     )
 
 
+async def _about(request: Request[Any, Any, Any]) -> None:
+    # A task of its own serves each request: its log lines, and those of its stream, carry these.
+    bind(session_id=request.path_params.get("session_id"), run_id=request.path_params.get("run_id"))
+
+
 @asynccontextmanager
 async def _services(settings: Settings) -> AsyncIterator[Services]:
     async with connect(settings) as database:
-        log = EventLog(database, retention_seconds=settings.retention_seconds)
+        store = ObjectStore.of(settings)
+        log = _log(settings, database, store)
         jobs = Jobs(settings)
         indexes = Indexes(database)
         sessions = Sessions(database)
+        runs = Runs(database)
+        erasure = Erasure(settings, database, jobs, elsewhere=[store.delete_session] if store else [])
         live = Live(log, owners=sessions.owners, keep_alive_seconds=settings.keep_alive_seconds)
         try:
-            async with indexes.kept(), reaping(settings, database, jobs, readers=live.sessions), live:
+            async with (
+                Limits(settings, database).kept() as limits,
+                indexes.kept(),
+                reaping(settings, database, jobs, readers=live.sessions),
+                erasure.kept(),
+                live,
+            ):
                 yield Services(
                     settings=settings,
                     database=database,
                     indexes=indexes,
                     log=log,
-                    runs=Runs(database),
+                    runs=runs,
                     messages=Messages(database),
                     sessions=sessions,
                     jobs=jobs,
                     recovery=Recovery(settings, database, jobs),
+                    erasure=erasure,
                     live=live,
+                    limits=limits,
+                    figures=Figures(live, runs, jobs),
                 )
         finally:
             jobs.close()
+            if store:
+                store.close()
+
+
+def _log(settings: Settings, database: Database, store: ObjectStore | None) -> EventLog:
+    kept = settings.retention_seconds
+    if store is None:
+        return EventLog(database, retention_seconds=kept)
+    return ArchivedLog(database, store, retention_seconds=kept)

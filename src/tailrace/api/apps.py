@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import msgspec
-from litestar import Request, Router, get
+from litestar import Request, Router, delete, get
 from litestar.di import NamedDependency
 from litestar.types import ControllerRouterHandler
 
@@ -14,6 +14,8 @@ from tailrace.api.history import Before, Limit
 from tailrace.api.problems import documented
 from tailrace.api.query import decimal, page_limit
 from tailrace.api.services import Services
+from tailrace.api.session import SessionId
+from tailrace.errors import NotYours
 from tailrace.sessions import Session
 from tailrace.tokens import Identity
 
@@ -54,6 +56,18 @@ async def apps(
     )
 
 
+@delete("/api/apps/{session_id:str}", responses=documented(404), summary="Erase a session")
+async def erase(
+    request: Request[Identity, Any, Any], services: NamedDependency[Services], session_id: SessionId
+) -> None:
+    """Erases the caller's session with all its data. From the answer on it does not exist: every route says
+    404, its readers are cut, its runs end; what was stored of it is deleted within moments. Repeating it is
+    therefore a 404.
+    """
+    if not await services.erasure.erase(session_id, request.user.user):
+        raise NotYours
+
+
 def _app(session: Session) -> App:
     return App(
         session_id=session.session_id,
@@ -65,5 +79,5 @@ def _app(session: Session) -> App:
 
 
 handlers: list[ControllerRouterHandler] = [
-    Router("/", route_handlers=[apps], response_headers={"Cache-Control": "no-store"}, tags=["apps"])
+    Router("/", route_handlers=[apps, erase], response_headers={"Cache-Control": "no-store"}, tags=["apps"])
 ]

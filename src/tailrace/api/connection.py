@@ -1,12 +1,17 @@
-"""A connection: uvicorn's, but one whose client takes nothing is cut, and holds no memory for ever."""
+"""A connection: uvicorn's, but a client that stalls, or sends a head without end, holds nothing for ever."""
 
 from __future__ import annotations
 
 import logging
 import socket
 import struct
-from asyncio import TimerHandle
+from asyncio import TimerHandle, Transport
+from http import HTTPStatus
 from typing import TYPE_CHECKING, ClassVar
+
+import msgspec
+
+from tailrace.api.problems import MEDIA_TYPE, Problem
 
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as _Protocol
@@ -17,7 +22,10 @@ __all__ = ["Connection", "connection_with"]
 
 log = logging.getLogger(__name__)
 
+MAX_HEAD_BYTES = 64 * 1024  # of a request's line and headers, or trailers; the parser itself knows no end
+
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER for no time: closing forgets what the kernel still holds
+_COUNTS = hasattr(_Protocol, "on_headers_complete")  # h11 bounds a head by itself
 
 
 class Connection(_Protocol):
@@ -25,10 +33,41 @@ class Connection(_Protocol):
 
     Nothing less will do: `transport.close()`, which is all that cancelling or failing a request leads to,
     first waits for what was written to be read. A reader that is slow, but reads, is let live.
+
+    A request's head has to be here within `stall_seconds` too (408), in about `MAX_HEAD_BYTES` (431).
     """
 
     stall_seconds: ClassVar[float] = 30.0
     _look_again: TimerHandle | None = None
+    _give_up: TimerHandle | None = None  # on the head that is to come
+    _unframed = 0  # bytes since the last head, or the last of a body
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        """A client is here; its first request may take `stall_seconds`."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes of a request."""
+        self._unframed += len(data)
+        super().data_received(data)
+        self._await_head()
+        if _COUNTS and self._unframed > MAX_HEAD_BYTES:
+            self._refuse(431, f"A request's head must fit into {MAX_HEAD_BYTES // 1024} KiB.")
+
+    def on_headers_complete(self) -> None:
+        """A head is whole."""
+        self._unframed = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Some bytes of a body, which is bounded elsewhere."""
+        self._unframed = 0
+        super().on_body(body)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP."""
+        self._refuse(400, msg)
 
     def pause_writing(self) -> None:
         """The buffer is full: begin to watch it. A timer exists only for as long as this lasts."""
@@ -43,6 +82,7 @@ class Connection(_Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is closed, by whomever."""
         self._unwatch()
+        self._stop_awaiting()
         super().connection_lost(exc)
 
     def cut(self) -> None:
@@ -68,6 +108,46 @@ class Connection(_Protocol):
             return
         log.info("A client that takes nothing is cut", extra={"action": "cut", "waiting_bytes": waiting})
         self.cut()
+
+    def _await_head(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_awaiting()  # it is here
+        elif self._give_up is None:
+            # In two steps, as bytes that came while this process was busy are read after the timers.
+            half = self.stall_seconds / 2
+            self._give_up = self.loop.call_later(half, self._await_rest, half)
+
+    def _stop_awaiting(self) -> None:
+        if self._give_up is not None:
+            self._give_up.cancel()
+            self._give_up = None
+
+    def _await_rest(self, half: float) -> None:
+        self._give_up = self.loop.call_later(half, self._too_late)
+
+    def _too_late(self) -> None:
+        self._give_up = None
+        log.info("A request that does not come is not waited for", extra={"action": "cut"})
+        if self._unframed:
+            self._refuse(408, "The request did not come in time.")
+        else:
+            self.transport.close()  # opened in advance, as browsers do, and not needed
+
+    def _refuse(self, status: int, detail: str) -> None:
+        """Say what is wrong, where the app never saw a request, and close."""
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            self.transport.write(_problem(HTTPStatus(status), detail))
+        # else: it would be taken for a part of the answer that is being sent
+        self.transport.close()
+
+
+def _problem(status: HTTPStatus, detail: str) -> bytes:
+    body = msgspec.json.encode(Problem(title=status.phrase, status=status.value, detail=detail))
+    head = f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: {MEDIA_TYPE}\r\n"
+    rest = f"Content-Length: {len(body)}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
+    return (head + rest).encode() + body
 
 
 def connection_with(stall_seconds: float) -> type[Connection]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from typing import Any
 
 from litestar.response.base import ASGIResponse
-from litestar.types import Receive, Send
+from litestar.types import Receive, Scope, Send
 
 from tailrace.live import Feed, Live, Subscription
-from tailrace.live.sse import control, retry
+from tailrace.live.sse import notice, retry
 
 __all__ = ["EventStream"]
 
@@ -25,15 +25,23 @@ _HEADERS = {
 
 
 class EventStream(ASGIResponse):
-    """Sends `opening`, then the feed's chunks until it ends or the reader leaves."""
+    """Sends `opening`, then the feed's chunks until it ends or the reader leaves; then closes `held`."""
 
     _should_set_content_length = False
 
-    def __init__(self, live: Live, feed: Feed, *, opening: bytes, headers: dict[str, str]) -> None:
+    def __init__(
+        self, live: Live, feed: Feed, *, opening: bytes, headers: dict[str, str], held: ExitStack
+    ) -> None:
         super().__init__(media_type="text/event-stream", headers={**_HEADERS, **headers})
         self._live = live
         self._feed = feed
         self._opening = retry() + opening
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the head, then `send_body`."""
+        with self._held:
+            await super().__call__(scope, receive, send)
 
     async def send_body(self, send: Send, receive: Receive) -> None:
         """Stream; a failure on the way asks the reader to connect again, for the status was sent long ago."""
@@ -46,7 +54,7 @@ class EventStream(ASGIResponse):
                         await send(_body(chunk))
         except Exception:
             log.exception("A stream failed", extra={"action": "stream"})
-            await send(_body(control("stream.rotate", {"reason": "error"})))
+            await send(_body(notice("stream.rotate", {"reason": "error"})))
         finally:
             watch.cancel()
         await send(_body(b"", more=False))

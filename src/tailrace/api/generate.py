@@ -11,31 +11,33 @@ import msgspec
 from litestar.exceptions import ValidationException
 from msgspec import Meta
 
-from tailrace.api.admission import admit
+from tailrace.api.admission import admit, earlier
 from tailrace.api.services import Services
 from tailrace.carry import is_storable
-from tailrace.errors import MigrationNeeded
+from tailrace.errors import MigrationNeeded, NotYours
+from tailrace.logs import bind
 from tailrace.runs import Run, RunState, new_run_id
+from tailrace.tokens import Identity
 
 __all__ = ["GenerateRequest", "RunAccepted", "start_run"]
 
-MAX_PROMPT_CHARACTERS = 1_000_000
 MAX_PARTS = 100
 
 _KEY = re.compile(r"[!-~]{1,200}", re.ASCII)
 
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+# Python's `$` also matches before a last newline, which JSON Schema's does not.
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$(?!\n)")]
 
 
 class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to run: `prompt` or `content_parts`, and how."""
 
-    prompt: Annotated[str, Meta(min_length=1, max_length=MAX_PROMPT_CHARACTERS)] | None = None
+    prompt: Annotated[str, Meta(min_length=1)] | None = None  # bounded by the settings
     content_parts: Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=MAX_PARTS)] | None = None
     agent: Name = "default"
     model: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
     on_conflict: Literal["reject", "enqueue", "interrupt"] = "reject"  # when the session has an active run
-    on_disconnect: Annotated[str, Meta(pattern=r"^(continue|cancel|cancel_after:[0-9]{1,6})$")] = (
+    on_disconnect: Annotated[str, Meta(pattern=r"^(continue|cancel|cancel_after:[0-9]{1,6})$(?!\n)")] = (
         "continue"  # when the session's last reader has left; `cancel_after` counts seconds
     )
     metadata: dict[str, Any] = msgspec.field(default_factory=dict)
@@ -51,21 +53,42 @@ class RunAccepted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def start_run(
-    services: Services, user: str, session_id: str, request: GenerateRequest, *, idempotency_key: str | None
+    services: Services,
+    asker: Identity,
+    session_id: str,
+    request: GenerateRequest,
+    *,
+    idempotency_key: str | None,
 ) -> Run:
     """The run that `request` asks for, admitted to the session; or the one that it made before.
 
-    Raises `ValidationException`, `MigrationNeeded`, `NotYours`, `RunConflict` and `IdempotencyConflict`.
+    Raises `ValidationException`, `MigrationNeeded`, `LimitReached`, `NotYours`, `RunConflict` and
+    `IdempotencyConflict`.
     """
-    _check(request, idempotency_key)
+    _check(request, idempotency_key, services.settings.max_prompt_characters)
     if missing := services.indexes.status():
         raise MigrationNeeded(missing)  # without them a session could have two active runs
-    await services.sessions.claim(session_id, user, title=_title(request))
+    user = asker.user
     run = _run(services, user, session_id, request, idempotency_key)
-    return await admit(services, run, on_conflict=request.on_conflict)
+    if await earlier(services, run) is None:
+        # Before anything is written: whoever asks too often costs little.
+        await services.limits.count_run(user)
+    session = await services.sessions.claim(
+        session_id, user, title=_title(request), retention_seconds=asker.retention_seconds
+    )
+    # With an archive, what is archived expires, and nothing before.
+    kept = 0.0 if services.settings.archive_url else session.retention_seconds
+    run = msgspec.structs.replace(run, retention_seconds=kept)
+    bind(run_id=run.run_id, trace_id=run.trace_id)
+    admitted = await admit(services, run, on_conflict=request.on_conflict)
+    if await services.sessions.owned_by(session_id, user) is None:
+        # Erased since it was claimed. Whoever erases it later than this look finds the run.
+        await services.erasure.again(session_id)
+        raise NotYours
+    return admitted
 
 
-def _check(request: GenerateRequest, idempotency_key: str | None) -> None:
+def _check(request: GenerateRequest, idempotency_key: str | None, max_characters: int) -> None:
     if idempotency_key is not None and _KEY.fullmatch(idempotency_key) is None:
         why = "must be 1 to 200 visible ASCII characters"
         raise ValidationException(extra=[{"key": "Idempotency-Key", "message": why, "source": "header"}])
@@ -73,6 +96,9 @@ def _check(request: GenerateRequest, idempotency_key: str | None) -> None:
         raise _refused("prompt", "give either prompt or content_parts")
     if request.prompt is not None and not request.prompt.strip():
         raise _refused("prompt", "must not be blank")
+    if max_characters and (characters := sum(map(len, _texts(request)))) > max_characters:
+        name = "content_parts" if request.prompt is None else "prompt"
+        raise _refused(name, f"must have at most {max_characters:,} characters; it has {characters:,}")
     for name in ("content_parts", "metadata"):
         if not is_storable(getattr(request, name)):
             why = "holds what cannot be stored: an integer beyond 64 bits, NUL in a key, or nesting too deep"
@@ -85,9 +111,15 @@ def _refused(field: str, why: str) -> ValidationException:
     return ValidationException(extra=[{"key": field, "message": why, "source": "body"}])
 
 
+def _texts(request: GenerateRequest) -> list[str]:
+    if request.prompt is not None:
+        return [request.prompt]
+    return [text for part in request.content_parts or () if isinstance(text := part.get("text"), str)]
+
+
 def _title(request: GenerateRequest) -> str:
-    texts = [str(part.get("text", "")) for part in request.content_parts or ()]
-    return " ".join((request.prompt or " ".join(texts)).split())
+    # Of the beginning: splitting a million characters takes longer than all the rest.
+    return " ".join(" ".join(_texts(request)).lstrip()[:1_000].split())
 
 
 def _run(

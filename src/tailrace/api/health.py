@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable
 from typing import Literal
 
@@ -19,6 +20,8 @@ from tailrace.api.services import Services
 from tailrace.mongo import ping
 
 __all__ = ["Health", "Readiness", "handlers"]
+
+log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 2.0  # of one check; they run side by side
 
@@ -79,6 +82,11 @@ async def _checked(check: Awaitable[None], otherwise: str) -> str:
     except TimeoutError:
         return f"{otherwise} within {CHECK_SECONDS:g} s"
     except (PyMongoError, RedisError, OSError):
+        return otherwise
+    except Exception as error:
+        # The driver's lock, for one, turns the end of the time into a RuntimeError.
+        words = {"action": "ready", "error": f"{type(error).__name__}: {error}"[:200]}
+        log.warning("A check of readiness failed", extra=words)
         return otherwise
     return "ok"
 

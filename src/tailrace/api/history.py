@@ -25,8 +25,9 @@ from tailrace.events import event_id, seq_of
 from tailrace.messages import Message
 from tailrace.runs import Run
 from tailrace.sessions import Session
+from tailrace.settings import Settings
 
-__all__ = ["After", "Before", "Limit", "MessagePage", "RunPage", "handlers"]
+__all__ = ["After", "Before", "Limit", "LinkedRun", "MessagePage", "RunPage", "handlers"]
 
 Limit = Annotated[
     str | None,
@@ -57,6 +58,7 @@ AfterEvent = Annotated[
     QueryParameter(
         name="after",
         description="An event id or a bare seq: only later events. `next` of the page before.",
+        schema_extra={"pattern": "^([A-Za-z0-9_-]{1,64}:[1-9][0-9]{0,17}|0|[1-9][0-9]{0,17})$"},
     ),
 ]
 
@@ -73,10 +75,21 @@ class MessagePage(msgspec.Struct, frozen=True, kw_only=True):
     next: float | None  # to pass as `after`; null at the end
 
 
+class LinkedRun(Run, frozen=True, kw_only=True, omit_defaults=True):
+    """A run, and where a person sees its trace."""
+
+    trace_url: str | None = None  # where tracing is on
+
+    @classmethod
+    def of(cls, run: Run, settings: Settings) -> LinkedRun:
+        """The run with its link, if it has a trace."""
+        return cls(**msgspec.structs.asdict(run), trace_url=settings.trace_url(run.trace_id))
+
+
 class RunPage(msgspec.Struct, frozen=True, kw_only=True):
     """Runs of one session, newest first."""
 
-    runs: list[Run]
+    runs: list[LinkedRun]
     next: float | None  # to pass as `before`; null at the end
 
 
@@ -100,7 +113,9 @@ async def events(
     """A page of the session's events, each the same JSON as its frame on a stream."""
     count = page_limit(limit)
     start = 0 if after is None else await _position(services.log, session.session_id, after)
-    page = await _encoded(services.log, session.session_id, after=start, limit=count)
+    # One of the user's turns to read history, as a stream's replay takes: pages are as costly.
+    async with services.live.history.of(session.owner):
+        page = await _encoded(services.log, session.session_id, after=start, limit=count)
     return Response(msgspec.json.encode(page), media_type=MediaType.JSON)
 
 
@@ -161,18 +176,19 @@ async def runs(
     count = page_limit(limit)
     start = math.inf if before is None else decimal(before, name="before")
     found = await services.runs.page(session.session_id, before=start, limit=count)
-    return RunPage(runs=found, next=found[-1].created_at if len(found) == count else None)
+    linked = [LinkedRun.of(run, services.settings) for run in found]
+    return RunPage(runs=linked, next=found[-1].created_at if len(found) == count else None)
 
 
 @get("/runs/{run_id:str}", responses=documented(404))
 async def run(
     session: NamedDependency[Session], services: NamedDependency[Services], run_id: FromPath[str]
-) -> Run:
+) -> LinkedRun:
     """One run of the session."""
     found = await services.runs.get(session.session_id, run_id)
     if found is None:
         raise NotFoundException("Not found.")
-    return found
+    return LinkedRun.of(found, services.settings)
 
 
 handlers: list[ControllerRouterHandler] = [

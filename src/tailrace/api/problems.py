@@ -14,14 +14,17 @@ from litestar.openapi.datastructures import ResponseSpec
 from pymongo.errors import PyMongoError
 
 from tailrace.errors import (
+    ArchiveUnavailable,
     CursorError,
     EnqueueFailed,
     IdempotencyConflict,
+    LimitReached,
     MigrationNeeded,
     NotYours,
     RunConflict,
     Unauthorized,
 )
+from tailrace.metrics import LIMITS_REFUSED, PROBLEMS
 from tailrace.mongo import is_passing
 
 __all__ = ["MEDIA_TYPE", "FieldProblem", "Problem", "documented", "respond"]
@@ -53,6 +56,10 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     errors: list[FieldProblem] | msgspec.UnsetType = msgspec.UNSET  # 400: field by field
     run_id: str | msgspec.UnsetType = msgspec.UNSET  # 409: the run that is active
     reason: str | msgspec.UnsetType = msgspec.UNSET  # 400 and 410 of a cursor: why
+    limit: str | msgspec.UnsetType = msgspec.UNSET  # 429: which limit of the user
+    allowed: int | msgspec.UnsetType = msgspec.UNSET  # 429: how many it allows
+    window: int | msgspec.UnsetType = msgspec.UNSET  # 429: within so many seconds; without it: at once
+    retry_after: int | msgspec.UnsetType = msgspec.UNSET  # 429: seconds, as in the header
 
 
 class _Answer(NamedTuple):
@@ -73,6 +80,9 @@ def documented(*statuses: int) -> dict[int, ResponseSpec]:
 def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """The answer to any exception; one that means nothing to the client is logged here, once: a 500."""
     problem, headers = _answer(error)
+    PROBLEMS.add(str(problem.status))
+    if isinstance(error, LimitReached):
+        LIMITS_REFUSED.add(error.limit)
     if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("A request failed", exc_info=error, extra={"action": "request_failed"})
     elif problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
@@ -157,6 +167,28 @@ def _(error: IdempotencyConflict) -> _Answer:
 
 
 @_answer.register
+def _(error: LimitReached) -> _Answer:
+    problem = Problem(
+        type=f"{_URN}limit",
+        title="A limit of the user is reached",
+        status=429,
+        detail=str(error),
+        limit=error.limit,
+        allowed=error.allowed,
+        window=error.window or msgspec.UNSET,
+        retry_after=error.retry_after,
+    )
+    # draft-ietf-httpapi-ratelimit-headers: quota and window, or a quota of what is open at once.
+    span = f"w={error.window}" if error.window else 'qu="concurrent-requests"'
+    headers = {
+        "Retry-After": str(error.retry_after),
+        "RateLimit-Policy": f'"{error.limit}";q={error.allowed};{span}',
+        "RateLimit": f'"{error.limit}";r=0;t={error.retry_after}',
+    }
+    return _Answer(problem, headers)
+
+
+@_answer.register
 def _(error: CursorError) -> _Answer:
     status = 410 if error.reason == "expired" else 400
     title = "The cursor has expired" if status == 410 else "The cursor is not a place in this session"
@@ -173,6 +205,11 @@ def _(error: MigrationNeeded) -> _Answer:
 @_answer.register
 def _(error: EnqueueFailed) -> _Answer:
     return _away("The job queue does not answer. Try again soon.")
+
+
+@_answer.register
+def _(error: ArchiveUnavailable) -> _Answer:
+    return _away("The archive, where older events are, does not answer. Try again soon.")
 
 
 @_answer.register

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
-from litestar import Response, Router
+from litestar import Request, Response, Router
 from litestar.exceptions import NotFoundException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
@@ -13,7 +13,7 @@ from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 from tailrace.api.problems import documented
-from tailrace.api.wire import WireEvent
+from tailrace.api.wire import ControlFrame, EventFrame
 
 __all__ = ["openapi", "stream_responses"]
 
@@ -29,7 +29,7 @@ def openapi() -> OpenAPIConfig:
         description="Durable, resumable agent streams.",
         components=Components(security_schemes={_BEARER: scheme}),
         security=[{_BEARER: []}],
-        render_plugins=[JsonRenderPlugin(), YamlRenderPlugin()],
+        render_plugins=[_Json(), _Yaml()],
         openapi_router=Router(
             "/schema", route_handlers=[], include_in_schema=False, after_request=_problem_when_missing
         ),
@@ -39,12 +39,41 @@ def openapi() -> OpenAPIConfig:
 def stream_responses(*statuses: int) -> dict[int, ResponseSpec]:
     """For a stream handler's `responses=`: the event stream at 200, and problems at `statuses`."""
     stream = ResponseSpec(
-        WireEvent,
-        description="Server-sent events; each `data:` is one event's JSON.",
+        cast("Any", EventFrame | ControlFrame),  # whether a union is a type depends on what else is installed
+        description="Server-sent events: the schema is that of one frame.",
         media_type="text/event-stream",
         generate_examples=False,
     )
     return {200: stream, **documented(*statuses)}
+
+
+class _Json(JsonRenderPlugin):
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        return super().render(request, _told(openapi_schema))
+
+
+class _Yaml(YamlRenderPlugin):
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        return super().render(request, _told(openapi_schema))
+
+
+def _told(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with what a Struct's types cannot tell."""
+    schemas = document["components"]["schemas"]
+    events = schemas["EventPage"]["properties"]["events"]["items"]
+    embedded = {"contentMediaType": "application/json", "contentSchema": events}
+    schemas["EventFrame"]["properties"]["data"] |= embedded
+    schemas["ControlFrame"]["properties"]["data"] |= {"contentMediaType": "application/json"}
+    asked = schemas["GenerateRequest"]
+    asked |= {"additionalProperties": False, "oneOf": [_either("prompt"), _either("content_parts")]}
+    asked["properties"]["prompt"]["pattern"] = r"\S"
+    part = {"type": "object", "required": ["type"], "properties": {"type": {"type": "string"}}}
+    asked["properties"]["content_parts"]["items"] = part
+    return document
+
+
+def _either(name: str) -> dict[str, Any]:
+    return {"required": [name], "properties": {name: {"not": {"type": "null"}}}}
 
 
 async def _problem_when_missing(response: Response[Any]) -> Response[Any]:

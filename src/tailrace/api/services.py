@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from litestar.datastructures import State
 
+from tailrace.api.figures import Figures
 from tailrace.api.indexes import Indexes
+from tailrace.api.limits import Limits
+from tailrace.erasure import Erasure
 from tailrace.eventlog import EventLog
 from tailrace.jobs import Jobs
 from tailrace.live import Live
@@ -33,7 +36,10 @@ class Services:
     sessions: Sessions
     jobs: Jobs
     recovery: Recovery
+    erasure: Erasure
     live: Live
+    limits: Limits
+    figures: Figures
 
 
 async def provide_services(state: State) -> Services:

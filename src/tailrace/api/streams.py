@@ -8,7 +8,8 @@ import msgspec
 from litestar import Request, get, post
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
-from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import HeaderParameter, JSONBody, QueryParameter
 from litestar.response.base import ASGIResponse
 
 from tailrace.api.cursor import Start, start_of
@@ -17,10 +18,10 @@ from tailrace.api.generate import GenerateRequest, RunAccepted, start_run
 from tailrace.api.query import DECIMAL_PATTERN, decimal
 from tailrace.api.schema import stream_responses
 from tailrace.api.services import Services
-from tailrace.api.session import owned_session
+from tailrace.api.session import SessionId, owned_session
 from tailrace.errors import NotYours
 from tailrace.live import Until
-from tailrace.live.sse import control
+from tailrace.live.sse import control, notice
 from tailrace.runs import Run
 from tailrace.sessions import Session
 from tailrace.tokens import Identity
@@ -29,49 +30,49 @@ __all__ = ["handlers"]
 
 AuthorizedRequest = Request[Identity, Any, State]
 Follow = Literal["run", "session", "none"]
+KeyHeader = HeaderParameter(name="Idempotency-Key", schema_extra={"pattern": "^[!-~]{0,200}$"})
+
+_ACCEPTED = ResponseSpec(RunAccepted, description="With `Prefer: respond-async`", generate_examples=False)
+_NOTHING = ResponseSpec(None, description="Nothing to send, nothing to wait for", generate_examples=False)
 
 
 @post(
     "/api/apps/{session_id:str}/agent/generate",
     status_code=200,
-    responses=stream_responses(404, 409, 413, 415, 422),
+    responses={202: _ACCEPTED, **stream_responses(404, 408, 409, 413, 415, 422, 429)},
     summary="Start a run and stream it",
 )
-async def generate(
+async def generate(  # noqa: PLR0917 - Litestar passes them by name
     request: AuthorizedRequest,
     services: NamedDependency[Services],
-    session_id: FromPath[str],
+    session_id: SessionId,
     data: JSONBody[GenerateRequest],
-    idempotency_key: Annotated[str | None, HeaderParameter(name="Idempotency-Key")] = None,
+    idempotency_key: Annotated[str | None, KeyHeader] = None,
+    prefer: Annotated[str | None, HeaderParameter(name="Prefer")] = None,
 ) -> ASGIResponse:
     """Starts a run in the session, which is made if it is new, and streams it until its `finish`.
 
     With `Prefer: respond-async` the answer is 202 and the run's address at once.
     """
-    run = await start_run(
-        services, request.user.user, session_id, data, idempotency_key=idempotency_key or None
-    )
-    stream = f"/api/apps/{session_id}/agent/stream-continue?run_id={run.run_id}"
-    headers = {"location": stream, "x-run-id": run.run_id}
-    if "respond-async" in request.headers.get("prefer", "").lower():
-        accepted = RunAccepted(session_id=session_id, run_id=run.run_id, state=run.state, stream=stream)
-        return ASGIResponse(
-            body=msgspec.json.encode(accepted),
-            status_code=202,
-            headers={**headers, "preference-applied": "respond-async"},
-        )
-    # The first request of a key may be about to write the run's first event.
-    after = run.first_seq - 1 if run.first_seq else (await services.log.bounds(session_id)).last
-    # A repeat of a run that has ended: its events may have expired, and its finish would never come.
-    until = Until(kind="replay" if run.finished_at else "finish", run_id=run.run_id)
-    opening = _ready(session_id, Start(after=after, last=after + 1), run.run_id)
-    feed = services.live.feed(session_id, reader=request.user, after=after, until=until)
-    return EventStream(services.live, feed, opening=opening, headers=headers)
+    key = idempotency_key or None
+    if "respond-async" in (prefer or "").lower():
+        run = await start_run(services, request.user, session_id, data, idempotency_key=key)
+        return _accepted(run)
+    # Before the run is stored: who is told to come back later must not have started one.
+    with await services.limits.stream(request.user.user) as held:
+        run = await start_run(services, request.user, session_id, data, idempotency_key=key)
+        # The first request of a key may be about to write the run's first event.
+        after = run.first_seq - 1 if run.first_seq else (await services.log.bounds(session_id)).last
+        # A repeat of a run that has ended: its events may have expired, and its finish would never come.
+        until = Until(kind="replay" if run.finished_at else "finish", run_id=run.run_id)
+        opening = _ready(session_id, Start(after=after, last=after + 1), run.run_id)
+        feed = services.live.feed(session_id, reader=request.user, after=after, until=until)
+        return EventStream(services.live, feed, opening=opening, headers=_address(run), held=held.pop_all())
 
 
 @get(
     "/api/apps/{session_id:str}/agent/stream-continue",
-    responses=stream_responses(404),
+    responses={204: _NOTHING, **stream_responses(404, 429)},
     dependencies={"session": Provide(owned_session)},
     summary="Replay what was missed, then follow live",
 )
@@ -104,15 +105,33 @@ async def stream_continue(  # noqa: PLR0917 - Litestar passes them by name
     until = _until(follow, running, run_id)
     if until.kind == "replay" and start.reset is None and start.after >= _replay_end(start, run):
         return ASGIResponse(status_code=204, headers={"cache-control": "no-store"})
-    opening = control("stream.reset", start.reset) if start.reset else b""
+    opening = notice("stream.reset", start.reset) if start.reset else b""
     opening += _ready(session_id, start, running.run_id if running else None)
     feed = services.live.feed(
         session_id, reader=request.user, after=start.after, until=until, only_run=run_id
     )
-    return EventStream(services.live, feed, opening=opening, headers={})
+    held = await services.limits.stream(request.user.user)
+    return EventStream(services.live, feed, opening=opening, headers={}, held=held)
 
 
 handlers = [generate, stream_continue]
+
+
+def _address(run: Run) -> dict[str, str]:
+    stream = f"/api/apps/{run.session_id}/agent/stream-continue?run_id={run.run_id}"
+    return {"location": stream, "x-run-id": run.run_id}
+
+
+def _accepted(run: Run) -> ASGIResponse:
+    headers = _address(run)
+    accepted = RunAccepted(
+        session_id=run.session_id, run_id=run.run_id, state=run.state, stream=headers["location"]
+    )
+    return ASGIResponse(
+        body=msgspec.json.encode(accepted),
+        status_code=202,
+        headers={**headers, "preference-applied": "respond-async"},
+    )
 
 
 async def _chosen(services: Services, session_id: str, run_id: str | None) -> Run | None:

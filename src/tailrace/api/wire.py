@@ -12,7 +12,7 @@ import msgspec
 
 from tailrace.runs import FinishStatus
 
-__all__ = ["EventPage", "WireEvent"]
+__all__ = ["ControlFrame", "EventFrame", "EventPage", "WireEvent"]
 
 
 class _Wire(msgspec.Struct, frozen=True, kw_only=True, tag_field="event_type"):
@@ -163,3 +163,21 @@ class EventPage(msgspec.Struct, frozen=True, kw_only=True):
 
     events: list[WireEvent]
     next: str | None  # the event id to pass as `after`; null at the end
+
+
+class EventFrame(msgspec.Struct, frozen=True, kw_only=True):
+    """A frame of a stream that is an event."""
+
+    id: str  # the event's id, for `Last-Event-ID`
+    event: Literal[
+        "status", "message", "delta", "reasoning", "tool", "progress", "file_change", "custom", "input",
+        "run_error", "finish",
+    ]  # fmt: skip
+    data: str  # the event's JSON
+
+
+class ControlFrame(msgspec.Struct, frozen=True, kw_only=True):
+    """A frame that is no event: it tells of the stream itself, and has no `id` of its own."""
+
+    event: Literal["stream.ready", "stream.reset", "stream.lagged", "stream.rotate", "stream.expired"]
+    data: str  # a JSON object

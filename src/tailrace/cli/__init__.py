@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tailrace.cli import asking, serving, tools  # noqa: F401 - each adds its commands
+from tailrace.cli import asking, keeping, serving, tools  # noqa: F401 - each adds its commands
 from tailrace.cli.group import main
 
 __all__ = ["main"]

@@ -14,7 +14,8 @@ from tailrace.settings import read_env_file
 
 __all__ = ["as_json_option", "data_dir_option", "environ", "main"]
 
-_EXTRAS = {"dev": "api,worker,embedded", "worker": "worker"}  # of a command; the others need `api`
+# Of a command; the others need `api`.
+_EXTRAS = {"dev": "api,worker,embedded", "worker": "worker", "archive": "archive"}
 
 _EXAMPLES = """\b
 Examples:
@@ -24,6 +25,8 @@ Examples:
   tailrace cancel SESSION                 end what runs in a session
   tailrace verify SESSION                 whether its log is whole and unchanged
   tailrace doctor --url https://…         whether a deployment is well, and what to do if not
+  tailrace retention                      how long events are kept
+  tailrace archive                        events of finished sessions to object storage
   tailrace token --user alice             a bearer token, for curl
 
 \b

@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from tailrace.cli.group import as_json_option, data_dir_option, environ, main
+from tailrace.dashboard import DEFAULT_PORT
 from tailrace.settings import Settings
 
 __all__: list[str] = []
@@ -22,7 +23,8 @@ __all__: list[str] = []
 )
 @data_dir_option
 @click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Runs at a time.")
-def dev(port: int | None, data_dir: Path, workers: int) -> None:
+@click.option("--dashboard", is_flag=True, help="Start rq-dashboard too.")
+def dev(port: int | None, data_dir: Path, workers: int, dashboard: bool) -> None:
     """Run everything in this terminal, for development.
 
     Starts MongoDB and Valkey (unless MONGODB_URL and REDIS_URL name running ones), the API and the workers.
@@ -30,7 +32,14 @@ def dev(port: int | None, data_dir: Path, workers: int) -> None:
     """
     from tailrace.dev import dev as run
 
-    run(environ(), port=port, data_dir=data_dir, workers=workers, say=click.echo)
+    run(
+        environ(),
+        port=port,
+        data_dir=data_dir,
+        workers=workers,
+        dashboard_port=DEFAULT_PORT if dashboard else None,
+        say=click.echo,
+    )
 
 
 @main.command()

@@ -49,7 +49,10 @@ class Audit:
 
     def take(self, frame: Frame) -> None:
         """Note what `frame` tells."""
-        if frame.event == "stream.reset" or (frame.event == "stream.ready" and not self._runs):
+        if frame.event == "stream.reset" and frame.data.get("reason") == "hole":
+            self._miss(int(frame.data["from_seq"]))
+            self._next = int(frame.data["from_seq"])
+        elif frame.event == "stream.reset" or (frame.event == "stream.ready" and not self._runs):
             self._begin(int(frame.data["from_seq"]))
         if frame.event == "stream.ready":
             self._tail = int(frame.data["tail_seq"])

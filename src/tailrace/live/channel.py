@@ -19,27 +19,48 @@ MAX_BYTES = 256 * 1024  # of frames kept; a reader further behind is served from
 class Channel:
     """The newest frames of a session, contiguous by `seq`, and the subscriptions that wait for more."""
 
-    __slots__ = ("_bytes", "_frames", "epoch", "subscriptions")
+    __slots__ = ("_bytes", "_frames", "epoch", "hole", "subscriptions")
 
     def __init__(self) -> None:
         self.subscriptions: set[Subscription] = set()
         self.epoch = 0  # grows when events may have been missed; every reader then reads history again
+        self.hole = 0  # the newest frame before which one was missing
         self._frames: list[Frame] = []
         self._bytes = 0
 
-    def publish(self, frame: Frame) -> None:
-        """Add a frame and wake the readers. A known one is skipped; past a hole, older frames are dropped."""
-        if self._frames:
-            last = self._frames[-1].seq
-            if frame.seq <= last:
-                return  # two overlapping change streams both saw it
-            if frame.seq != last + 1:
-                self._clear()  # readers behind the hole find nothing here and read history
+    @property
+    def size(self) -> int:
+        """Bytes kept."""
+        return self._bytes
+
+    @property
+    def first(self) -> int:
+        """The oldest frame's `seq`; 0 when none is kept."""
+        return self._frames[0].seq if self._frames else 0
+
+    @property
+    def last(self) -> int:
+        """The newest frame's `seq`; 0 when none is kept."""
+        return self._frames[-1].seq if self._frames else 0
+
+    def publish(self, frame: Frame) -> bool:
+        """Add a frame and wake the readers. A known one is skipped: two overlapping change streams saw it.
+
+        False when a frame is missing before it: readers behind that read history.
+        """
+        last = self.last
+        if last and frame.seq <= last:
+            return True
+        whole = not last or frame.seq == last + 1
+        if not whole:
+            self.hole = frame.seq
+            self.lose()
         self._frames.append(frame)
         self._bytes += len(frame.data)
         if self._bytes > MAX_BYTES:
             self._drop_oldest_half()
         self.wake()
+        return whole
 
     def after(self, seq: int) -> Sequence[Frame] | None:
         """The frames that follow `seq` without a hole; None when those are not here (any more)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -12,26 +12,29 @@ import msgspec
 from tailrace.eventlog import EventLog
 from tailrace.events import Event
 from tailrace.live.channel import Channel
+from tailrace.live.hole import HOLE_SECONDS, Hole, found
 from tailrace.live.hub import Hub
-from tailrace.live.sse import KEEP_ALIVE, Frame, control, frame
+from tailrace.live.slots import Turn
+from tailrace.live.sse import KEEP_ALIVE, Frame, frame, notice
 from tailrace.live.subscription import Closing, Subscription
 from tailrace.live.tail import Tail
+from tailrace.metrics import DELIVERY, EMIT_DELIVERY, SENT_BYTES, SENT_EVENTS
 from tailrace.mongo import patiently
 from tailrace.tokens import Identity
 
-__all__ = ["Feed", "Until"]
-
-log = logging.getLogger(__name__)
+__all__ = ["Feed", "State", "Until"]
 
 CHUNK_BYTES = 64 * 1024  # handed over at once; twice that is what a reader that takes nothing holds here
 FIRST_PAGE, PAGE = 100, 500  # events of history read at once: at first, and at most
-HOLE_SECONDS = 0.2  # between looks at a hole that neither history nor the channel fills
+
+# What a reader is fed from: its history at first, the channel, or history again for it was too slow.
+State = Literal["replaying", "live", "lagged"]
 
 # What a stream that is ended says last. One whose reader is gone says nothing.
-_LAST_WORDS: Mapping[Closing, bytes] = {
-    "draining": control("stream.rotate", {"reason": "draining"}),
-    "token_expired": control("stream.expired", {"reason": "token_expired"}),
-    "revoked": control("stream.expired", {"reason": "revoked"}),
+_LAST_WORDS: Mapping[Closing, str] = {
+    "draining": "stream.rotate",
+    "token_expired": "stream.expired",
+    "revoked": "stream.expired",
 }
 
 
@@ -56,7 +59,7 @@ class Feed:
         event_log: EventLog,
         hub: Hub,
         tail: Tail,
-        slots: asyncio.Semaphore,
+        slots: Turn,
         *,
         session_id: str,
         reader: Identity,
@@ -70,11 +73,13 @@ class Feed:
         self._log = event_log
         self._hub = hub
         self._tail = tail
-        self._slots = slots  # bounds the history reads of the whole process
+        self._slots = slots  # bounds the history reads of the reader's user, and of the whole process
         self._seq = after  # the newest event that was sent or filtered out
         self._until = until
         self._only_run = only_run
         self._ended = False
+        self._hole = Hole(session_id)
+        self.state: State = "replaying"
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """What to send, in pieces of whole frames, until the stream's end or `subscription.close`."""
@@ -82,10 +87,11 @@ class Feed:
         async for chunk in source:
             if chunk:
                 self.subscription.sent = True
+                SENT_BYTES.more(len(chunk))
                 yield chunk
         closing = self.subscription.closing
         if closing is not None and closing in _LAST_WORDS and not self._ended:
-            yield _LAST_WORDS[closing]
+            yield notice(_LAST_WORDS[closing], {"reason": closing})
 
     @property
     def _over(self) -> bool:
@@ -100,23 +106,46 @@ class Feed:
             epoch = None
             while not self._over:
                 if epoch != channel.epoch or channel.after(self._seq) is None:
-                    if epoch == channel.epoch:
-                        yield control("stream.lagged", {"seq": self._seq})
+                    lagged = epoch == channel.epoch
+                    self.state = "lagged" if lagged else "replaying"
+                    if lagged:
+                        yield notice("stream.lagged", {"seq": self._seq})
                     while not self._over and not self._hub.covers(self.session_id):
                         yield await self._idle()
                     epoch = channel.epoch
-                    async for chunk in self._history(at=self._tail.position):
+                    async for chunk in self._caught_up(channel):
                         yield chunk
                 async for chunk in self._live(channel, epoch):
                     yield chunk
 
+    async def _caught_up(self, channel: Channel) -> AsyncIterator[bytes]:
+        """History up to where the channel can go on."""
+        before, kept = self._seq, channel.first
+        if before + 1 < channel.hole:
+            self._hole.stand(before)
+        async for chunk in self._history(at=self._tail.position):
+            yield chunk
+        if not self._over and self._seq == before and kept > before + 1:
+            yield await self._jump(kept)  # the channel has what the log has not, or not any more
+
     async def _live(self, channel: Channel, epoch: int) -> AsyncIterator[bytes]:
         """Frames from the channel, until it no longer holds what comes next."""
+        self.state = "live"
         while not self._over and channel.epoch == epoch:
             frames = channel.after(self._seq)
             if frames is None:
                 return
+            before = self._seq
             chunk = self._taken(frames)
+            if frames and self._seq == before:
+                found("frame", self.session_id, after=before, seq=frames[0].seq)
+                self._hole.stand(before)
+                channel.lose()
+                return
+            if chunk:
+                now = time.time()
+                DELIVERY.observe(now - frames[0].timestamp)
+                EMIT_DELIVERY.observe(now - frames[0].emitted_at)
             del frames  # a reader that is slow to take the chunk holds nothing else
             yield chunk if chunk or self._over else await self._idle()
 
@@ -141,6 +170,8 @@ class Feed:
             before = self._seq
             chunk = self._taken(map(frame, _contiguous(page)))
             taken = self._seq - before
+            if taken:
+                self._hole.passed()
             more = len(page) == limit or taken < len(page)
             limit = _next_limit(limit, taken, len(page), len(chunk))
             del page, reading  # a reader that is slow to take the chunk holds nothing else
@@ -155,16 +186,19 @@ class Feed:
             )
 
     async def _jump(self, seq: int) -> bytes:
-        """Events between the reader and `seq` are gone: say so if they expired, else look again for them."""
+        """Events between the reader and `seq` are gone: say so if they expired, else look again for them.
+
+        Not for ever: what is not there after some seconds never will be.
+        """
         bounds = await patiently(lambda: self._log.bounds(self.session_id))
-        if bounds.first <= self._seq + 1:
-            log.error(
-                "A hole in the log", extra={"action": "hole", "session_id": self.session_id, "seq": seq}
-            )
+        if bounds.first > self._seq + 1:
+            self._seq = bounds.first - 1
+            return notice("stream.reset", {"reason": "expired", "from_seq": bounds.first})
+        if self._hole.look(self._seq, seq):
             await asyncio.sleep(HOLE_SECONDS)
             return b""
-        self._seq = bounds.first - 1
-        return control("stream.reset", {"reason": "expired", "from_seq": bounds.first})
+        self._seq = seq - 1
+        return notice("stream.reset", {"reason": "hole", "from_seq": seq})
 
     async def _idle(self) -> bytes:
         """Wait for a wake; a comment if one is due, else nothing."""
@@ -175,11 +209,15 @@ class Feed:
         return KEEP_ALIVE
 
     def _taken(self, frames: Iterable[Frame]) -> bytes:
-        """The bytes of `frames` that this reader gets: about a chunk at most, up to where its stream ends."""
+        """The bytes of `frames` that this reader gets: about a chunk at most, up to where its stream ends.
+
+        Never past a hole: then `seq` stays before it.
+        """
         chosen: list[bytes] = []
         size = 0
         for item in frames:
-            assert item.seq == self._seq + 1
+            if item.seq != self._seq + 1:
+                break
             self._seq = item.seq
             if self._only_run is None or item.run_id == self._only_run:
                 chosen.append(item.data)
@@ -189,6 +227,7 @@ class Feed:
                 break
             if size >= CHUNK_BYTES:
                 break
+        SENT_EVENTS.more(len(chosen))
         return b"".join(chosen)
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from tailrace.events import Event
 from tailrace.live.channel import Channel
+from tailrace.live.hole import found
 from tailrace.live.sse import frame
 from tailrace.live.subscription import Subscription
 
@@ -28,6 +29,11 @@ class Hub:
     def sessions(self) -> frozenset[str]:
         """The sessions that have a reader here: what the tail should watch."""
         return frozenset(self._channels)
+
+    @property
+    def buffered(self) -> int:
+        """Bytes kept in all channels."""
+        return sum(channel.size for channel in self._channels.values())
 
     @contextmanager
     def join(self, session_id: str, subscription: Subscription) -> Iterator[Channel]:
@@ -54,8 +60,11 @@ class Hub:
     def publish(self, event: Event) -> None:
         """Give an event to its readers; it is encoded here, once."""
         channel = self._channels.get(event.session_id)
-        if channel is not None:
-            channel.publish(frame(event))
+        if channel is None or event.session_id not in self._covered:
+            return  # from a stream that is being replaced by one that will not bring what follows
+        last = channel.last
+        if not channel.publish(frame(event)):
+            found("channel", event.session_id, after=last, seq=event.seq)
 
     def filter_is_wrong(self) -> bool:
         """Whether a session with a reader is not watched, or too many are watched that have none."""

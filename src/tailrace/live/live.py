@@ -4,24 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import Self, get_args
+
+import msgspec
 
 from tailrace.eventlog import EventLog
-from tailrace.live.feed import Feed, Until
+from tailrace.live.feed import Feed, State, Until
 from tailrace.live.hub import Hub
 from tailrace.live.revocation import Owners, Revocation
+from tailrace.live.slots import Slots
 from tailrace.live.tail import Tail
+from tailrace.metrics import STREAMS_OPENED
 from tailrace.mongo import end_task
 from tailrace.tokens import Identity
 
-__all__ = ["Live"]
+__all__ = ["Figures", "Live"]
 
 HISTORY_READS = 32  # at once, in the process; a third of the driver's connections
+READS_OF_A_USER = 4  # of them: what one user replays must not keep the others waiting
 TICK_SECONDS = 1.0  # how late a token's expiry may be noticed
 REST_AFTER = 500  # streams ticked before other tasks get a turn
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """The live side at a moment."""
+
+    readers: Mapping[State, int]  # open streams, by what they are fed from
+    sessions: int  # that have a reader here
+    buffered_bytes: int  # frames kept for readers, in all channels
+    tail_lag_seconds: float | None  # of the newest event, to the second; None while no stream is open
+    tail_silence_seconds: float | None  # since the change stream answered; None while none is open
 
 
 class Live:
@@ -32,7 +48,7 @@ class Live:
         self._keep_alive_seconds = keep_alive_seconds
         self._hub = Hub()
         self._tail = Tail(event_log, self._hub)
-        self._slots = asyncio.Semaphore(HISTORY_READS)
+        self.history = Slots(each=READS_OF_A_USER, total=HISTORY_READS)  # whoever reads history takes one
         self._feeds: set[Feed] = set()
         self._revocation = Revocation(owners, self._feeds)
         self._draining = False
@@ -60,7 +76,7 @@ class Live:
             self._log,
             self._hub,
             self._tail,
-            self._slots,
+            self.history.of(reader.user),
             session_id=session_id,
             reader=reader,
             after=after,
@@ -74,6 +90,7 @@ class Live:
         if self._draining:
             feed.subscription.close("draining")
         self._feeds.add(feed)
+        STREAMS_OPENED.add()
         try:
             yield
         finally:
@@ -93,10 +110,16 @@ class Live:
         """What is wrong, in words; None when all is well."""
         return "the server is draining" if self._draining else self._tail.status()
 
-    @property
-    def streams(self) -> int:
-        """The open streams."""
-        return len(self._feeds)
+    def figures(self) -> Figures:
+        """What is true at this moment."""
+        states = Counter(feed.state for feed in self._feeds)
+        return Figures(
+            readers={state: states[state] for state in get_args(State)},
+            sessions=len(self._hub.sessions),
+            buffered_bytes=self._hub.buffered,
+            tail_lag_seconds=self._tail.lag,
+            tail_silence_seconds=self._tail.silence,
+        )
 
     async def _tick(self) -> None:
         # A stream's silence is looked at twice in its keep-alive time: one that sent nothing in between gets

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 
 from tailrace.events import CHANNELS, Event
+from tailrace.metrics import NOTICES
 
-__all__ = ["KEEP_ALIVE", "Frame", "control", "frame", "retry"]
+__all__ = ["KEEP_ALIVE", "Frame", "control", "frame", "notice", "retry"]
 
 KEEP_ALIVE = b":\n\n"
 RETRY_MS = 3_000  # how long a cut-off EventSource waits
@@ -24,6 +25,8 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     run_id: str
     event_type: str
     data: bytes  # the whole frame, with its empty line
+    timestamp: float = 0.0  # Unix seconds: the event's
+    emitted_at: float = 0.0  # Unix seconds: when the agent gave it, if it had to wait
 
 
 def frame(event: Event) -> Frame:
@@ -33,12 +36,19 @@ def frame(event: Event) -> Frame:
         CHANNELS[event.event_type].encode(),
         event.to_json(),
     )
-    return Frame(event.seq, event.run_id, event.event_type, data)
+    emitted_at = event.emitted_at or event.timestamp
+    return Frame(event.seq, event.run_id, event.event_type, data, event.timestamp, emitted_at)
 
 
 def control(name: str, data: Mapping[str, Any]) -> bytes:
     """A frame that is no event: it has no `id:`, so it moves no reader's cursor."""
     return b"event: %b\ndata: %b\n\n" % (name.encode(), msgspec.json.encode(data))
+
+
+def notice(name: str, data: Mapping[str, Any]) -> bytes:
+    """A control frame that tells of the stream itself; counted by its name and its `reason`."""
+    NOTICES.add(name.removeprefix("stream."), str(data.get("reason", "")))
+    return control(name, data)
 
 
 def retry() -> bytes:

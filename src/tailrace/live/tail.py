@@ -18,6 +18,7 @@ from pymongo.errors import PyMongoError
 
 from tailrace.eventlog import Changes, EventLog
 from tailrace.live.hub import Hub
+from tailrace.metrics import TAIL_BROKEN, TAIL_OPENED
 from tailrace.mongo import end_task, patiently
 
 __all__ = ["Tail"]
@@ -36,8 +37,6 @@ class Tail:
         self._log = event_log
         self._hub = hub
         self._current: _Pump | None = None
-        self.reopened = 0  # filters opened
-        self.broken = 0  # streams that could not go on
 
     @property
     def position(self) -> Timestamp | None:
@@ -48,8 +47,21 @@ class Tail:
         """What is wrong with the change stream, in words; None when it is well."""
         if self._current is None:
             return "no change stream is open"
-        silent = time.monotonic() - self._current.moved_at
+        silent = self.silence or 0.0
         return f"the change stream has not answered for {silent:.0f} s" if silent > STUCK_SECONDS else None
+
+    @property
+    def lag(self) -> float | None:
+        """How old the newest event was when it came, at least; 0 if nothing came after it.
+
+        Whole seconds, as a cluster time has, by this process's clock. None while no stream is open.
+        """
+        return None if self._current is None else self._current.lag
+
+    @property
+    def silence(self) -> float | None:
+        """Seconds since the change stream answered, which it does every second; None while there is none."""
+        return None if self._current is None else time.monotonic() - self._current.moved_at
 
     async def run(self) -> None:
         """Follow for ever. Run it as a task of its own: cancelling a read closes the change stream."""
@@ -57,7 +69,7 @@ class Tail:
             try:
                 await self._follow(await patiently(self._log.now))
             except PyMongoError as error:
-                self.broken += 1
+                TAIL_BROKEN.add()
                 log.warning("The change stream broke", extra={"action": "tail", "error": str(error)[:300]})
             finally:
                 self._current = None
@@ -85,7 +97,7 @@ class Tail:
         except BaseException:
             await pump.close()
             raise
-        self.reopened += 1
+        TAIL_OPENED.add()
         self._current = pump
         self._hub.cover(pump.sessions)
         return pump
@@ -98,6 +110,7 @@ class _Pump:
         self.sessions = hub.sessions
         self.position = start_at
         self.moved_at = time.monotonic()
+        self.lag = 0.0
         self._opened = asyncio.Event()
         self._task = asyncio.create_task(self._run(event_log, hub.publish), name="tail")
 
@@ -126,7 +139,10 @@ class _Pump:
             event = await changes.next()
             self.position = changes.position
             self.moved_at = time.monotonic()
-            if event is not None:
+            if event is None:
+                self.lag = 0.0
+            else:
+                self.lag = max(0.0, time.time() - self.position.time - 1)
                 publish(event)
 
 

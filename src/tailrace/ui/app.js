@@ -5,12 +5,14 @@ import { reduce } from "./conversation.js";
 import { ReadingSession } from "./session.js";
 import { Sidebar } from "./sidebar.js";
 import { Tailrace, TailraceError, randomId } from "./tailrace.js";
+import { Traces } from "./traces.js";
 import { ConversationView } from "./view.js";
 
 const at = (id) => document.getElementById(id);
 const base = new URL(".", document.baseURI).href;
 const access = new Access({ base, ask: askForToken });
 const tailrace = new Tailrace({ base, token: access.token });
+const traces = new Traces({ get: (path) => authorized(() => tailrace.get(path)), onKnown: draw });
 const sidebar = new Sidebar({ list: at("sessions"), empty: at("no-sessions") });
 const view = new ConversationView({
   list: at("conversation"),
@@ -51,6 +53,7 @@ function draw() {
     const items = pending ? [...state.items, pending.item] : state.items;
     const working = state.activeRun !== null || pending !== null;
     view.show(items, working);
+    view.link((runId) => traces.url(session.id, runId, state.runs[runId]?.trace));
     at("welcome").hidden = items.length > 0 || session.expected;
     at("send").disabled = working;
     at("send").hidden = state.activeRun !== null;
@@ -168,16 +171,11 @@ async function stop() {
   }
 }
 
-/** A run that ended before a worker took it has never seen its prompt: no event will bring it. */
+/** The log tells the prompt, in other words perhaps: a huge one is cut. */
 function settlePending(state) {
-  const { text, runId } = pending;
-  const run = state.runs[runId];
-  const over = run && run.status !== "queued" && state.activeRun !== runId;
-  if (arrived(pending, state)) pending = null;
-  else if (over) {
-    pending = null;
-    giveBack(text);
-  }
+  const run = state.runs[pending.runId];
+  const over = run && run.status !== "queued" && state.activeRun !== pending.runId;
+  if (over || arrived(pending, state)) pending = null;
 }
 
 /** Nothing typed is ever lost. */

@@ -8,7 +8,7 @@
  *
  * items: [{key, kind: "message", role, runId, seq, text, length, reasoning, tools: [...], status}
  *         | {key, kind: "note", level, title, text}]
- * runs:  {run_id: {status: queued|running|success|error|cancelled|timeout|lost, agent, model, seq}}
+ * runs:  {run_id: {status: queued|running|success|error|cancelled|timeout|lost, agent, model, seq, trace}}
  */
 
 export const EMPTY = Object.freeze({ items: [], runs: {}, activeRun: null, lastSeq: 0 });
@@ -21,7 +21,8 @@ export function reduce(state, { event, seq, data }) {
 }
 
 const STEPS = {
-  run_queued: (state, data) => withRun(state, data, { status: "queued", agent: data.agent, seq: data.seq }),
+  run_queued: (state, data) =>
+    withRun(state, data, { status: "queued", agent: data.agent, seq: data.seq, ...(data.trace_id && { trace: data.trace_id }) }),
   agent_start: (state, data) => withRun(state, data, { status: "running", model: data.model }),
   message_start: (state, data) => withMessage(state, data, (message) => message),
   message_delta: (state, data) => withMessage(state, data, (message) => withText(message, data)),

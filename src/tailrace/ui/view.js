@@ -9,6 +9,7 @@ const NEAR_BOTTOM_PX = 60;
 export class ConversationView {
   #parts = new Map(); // by the item's key
   #items = null;
+  #unlinked = new Set(); // prompts without a link to their run's trace
 
   constructor({ list, scroller, latest, working }) {
     Object.assign(this, { list, scroller, latest, working });
@@ -30,9 +31,20 @@ export class ConversationView {
     else this.#followButton(grew);
   }
 
+  /** Puts a link to its trace at each prompt whose run has one; `urlOf(runId)` gives its address, or null. */
+  link(urlOf) {
+    for (const part of this.#unlinked) {
+      const url = urlOf(part.runId);
+      if (!url) continue;
+      part.link(url);
+      this.#unlinked.delete(part);
+    }
+  }
+
   /** Shows nothing: another conversation is to come. */
   clear() {
     this.#parts.clear();
+    this.#unlinked.clear();
     this.#items = null;
     this.list.replaceChildren();
     this.latest.hidden = this.working.hidden = true;
@@ -59,13 +71,15 @@ export class ConversationView {
       if (keys.has(key)) continue;
       part.node.remove();
       this.#parts.delete(key);
+      this.#unlinked.delete(part);
     }
     let before = null;
     for (const item of items) {
       let part = this.#parts.get(item.key);
       if (!part) {
-        part = item.kind === "note" ? new Note() : new Message(item.role);
+        part = item.kind === "note" ? new Note() : new Message(item.role, item.runId);
         this.#parts.set(item.key, part);
+        if (item.role === "user" && item.runId) this.#unlinked.add(part);
       }
       const place = before ? before.nextElementSibling : this.list.firstElementChild;
       if (place !== part.node) this.list.insertBefore(part.node, place);
@@ -80,7 +94,8 @@ class Message {
   #tools = new Map();
   #thoughts = null;
 
-  constructor(role) {
+  constructor(role, runId) {
+    this.runId = runId;
     this.text = element("div", { class: "text", "data-testid": "text" });
     this.tools = element("div", { class: "tools" });
     this.node = element(
@@ -105,6 +120,12 @@ class Message {
     }
     if (message.reasoning && message.reasoning !== old?.reasoning) this.#think(message.reasoning);
     if (message.tools !== old?.tools) this.#showTools(message.tools);
+  }
+
+  /** Adds a link to the trace of the run. */
+  link(href) {
+    const link = { class: "trace", href, target: "_blank", rel: "noreferrer", text: "Trace", "data-testid": "trace" };
+    this.node.append(element("a", link));
   }
 
   #think(reasoning) {

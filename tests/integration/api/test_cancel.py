@@ -75,10 +75,15 @@ async def test_a_queued_run_ends_at_once_and_the_session_is_free(api: Api, beare
     answer = await api.post(CANCEL, headers=alice)
     assert answer.status_code == 202
     assert answer.json() == {"session_id": "s1", "run_id": run_id, "state": "cancelling"}
-    ended = [("run_queued", None), ("agent_end", "cancelled"), ("finish", "cancelled")]
+    ended = [
+        ("run_queued", None),
+        ("message_complete", "complete"),  # the prompt
+        ("agent_end", "cancelled"),
+        ("finish", "cancelled"),
+    ]
     assert await types(api, alice) == ended
     run = (await api.get(f"{AGENT}/runs/{run_id}", headers=alice)).json()
-    assert (run["state"], run["active"], run["last_seq"]) == ("cancelled", False, 3)
+    assert (run["state"], run["active"], run["last_seq"]) == ("cancelled", False, 4)
     again = await api.post(CANCEL, headers=alice)
     assert (again.status_code, again.json()["state"]) == (200, "idle")
     assert await types(api, alice) == ended

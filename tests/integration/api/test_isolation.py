@@ -22,7 +22,7 @@ from tailrace.tokens import mint
 Api = httpx.AsyncClient
 Bearer = Callable[[str], dict[str, str]]
 
-OPEN = {"/", "/healthz", "/readyz", "/dev/token", "/ui/{file_path:path}"}
+OPEN = {"/", "/healthz", "/metrics", "/readyz", "/dev/token", "/ui/{file_path:path}"}
 RUN_ID = new_run_id()
 BODY = {"json": {"prompt": "mine?"}}
 

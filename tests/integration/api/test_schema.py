@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import get_args
 
 import httpx
+import msgspec
 import pytest
 
+from tailrace.api.generate import GenerateRequest
 from tailrace.api.problems import MEDIA_TYPE
 from tailrace.api.wire import WireEvent
-from tailrace.events import EVENT_TYPES
+from tailrace.events import CHANNELS, EVENT_TYPES
 
 Api = httpx.AsyncClient
 Bearer = Callable[[str], dict[str, str]]
@@ -61,3 +63,36 @@ async def test_references_in_the_document_lead_somewhere(api: Api, bearer: Beare
     schemas = json.loads(text)["components"]["schemas"]
     for part in text.split('"$ref":"#/components/schemas/')[1:]:
         assert part.partition('"')[0] in schemas
+
+
+async def test_the_document_describes_the_frames_of_a_stream(api: Api, bearer: Bearer) -> None:
+    document = (await api.get("/schema/openapi.json", headers=bearer("alice"))).json()
+    schemas, paths = document["components"]["schemas"], document["paths"]
+    stream = paths["/api/apps/{session_id}/agent/stream-continue"]["get"]["responses"]
+    frames = stream["200"]["content"]["text/event-stream"]["schema"]["oneOf"]
+    assert {frame["$ref"].rpartition("/")[2] for frame in frames} == {"EventFrame", "ControlFrame"}
+    assert set(schemas["EventFrame"]["properties"]["event"]["enum"]) == set(CHANNELS.values())
+    data = schemas["EventFrame"]["properties"]["data"]
+    assert data["contentSchema"] == schemas["EventPage"]["properties"]["events"]["items"]
+    assert "content" not in stream["204"]
+
+
+async def test_the_document_says_what_starting_a_run_takes_and_answers(api: Api, bearer: Bearer) -> None:
+    document = (await api.get("/schema/openapi.json", headers=bearer("alice"))).json()
+    generate = document["paths"]["/api/apps/{session_id}/agent/generate"]["post"]
+    assert {"200", "202", "409", "422"} <= generate["responses"].keys()
+    names = {parameter["name"] for parameter in generate["parameters"]}
+    assert names == {"session_id", "Idempotency-Key", "Prefer"}
+    asked = document["components"]["schemas"]["GenerateRequest"]
+    assert asked["additionalProperties"] is False
+    assert [choice["required"] for choice in asked["oneOf"]] == [["prompt"], ["content_parts"]]
+    again = (await api.get("/schema/openapi.json", headers=bearer("alice"))).json()
+    assert again == document
+
+
+@pytest.mark.parametrize("field", ["agent", "on_disconnect"])
+def test_a_name_with_a_newline_at_its_end_is_none(field: str) -> None:
+    good = {"agent": "default", "on_disconnect": "cancel"}
+    assert msgspec.convert({"prompt": "a", **good}, GenerateRequest).agent == "default"
+    with pytest.raises(msgspec.ValidationError, match=field):
+        msgspec.convert({"prompt": "a", **good, field: f"{good[field]}\n"}, GenerateRequest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from langchain.agents import create_agent
 from langchain_core.tools import tool
 from langgraph.config import get_stream_writer
 
+from tailrace.runs import LEASE_SECONDS
 from tailrace_worker.agents import Agent, AgentContext, tool_errors
 
 
@@ -67,6 +69,20 @@ def leave() -> str:
 
 
 @tool
+async def block() -> str:
+    """Block the agent's event loop for more than a lease."""
+    time.sleep(LEASE_SECONDS + 3)  # noqa: ASYNC251 - as a careless tool does
+    return "still here"
+
+
+@tool
+async def hang() -> str:
+    """Block the agent's event loop for ever."""
+    while True:
+        time.sleep(3600)  # noqa: ASYNC251 - as a careless tool does
+
+
+@tool
 def broken() -> str:
     """Fail."""
     raise RuntimeError("the disk is <b>full</b>\n\ndata: x")
@@ -88,7 +104,9 @@ def with_tool(context: AgentContext) -> Agent:
     from tests.unit.worker.models import CallsOnce
 
     name = context.run.prompt
-    return create_agent(CallsOnce(tool=name), [leave, broken, reporting], middleware=[tool_errors()])
+    return create_agent(
+        CallsOnce(tool=name), [leave, broken, reporting, block, hang], middleware=[tool_errors()]
+    )
 
 
 def failing_factory(context: AgentContext) -> Agent:

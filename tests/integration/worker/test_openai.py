@@ -22,6 +22,8 @@ PROMPTS = (
     "write 300 words",
     "what did I say before?",
 )
+# The provider's client is kept for the process's life; here its event loop ends before that.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 CLOCK = re.compile(r"\d\d:\d\d:\d\d")
 
 

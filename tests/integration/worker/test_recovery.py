@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,6 +20,7 @@ from tailrace.eventlog import EventLog
 from tailrace.events import Draft
 from tailrace.jobs import Jobs, job_id
 from tailrace.leases import Leases
+from tailrace.messages import Message, Messages
 from tailrace.mongo import Database
 from tailrace.recovery import Recovery
 from tailrace.runs import Run, Runs
@@ -93,6 +95,32 @@ async def test_a_zombie_writes_nothing_once_its_successor_has_begun(scene: Scene
     with pytest.raises(Fenced):
         await zombie.append([Draft(event_type="finish", data={"status": "success"})])
     assert only(await scene.events(), "finish").attempt == 2
+
+
+async def test_a_message_on_its_way_when_the_next_attempt_begins_is_not_kept(
+    scene: Scene, recovery: Recovery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attempt before froze after it saw that the run was still its own, and thaws when all is over."""
+    add = Messages.add
+    frozen, thawed = asyncio.Event(), asyncio.Event()
+
+    async def add_late(messages: Messages, message: Message) -> Any:
+        if message.role == "assistant" and not frozen.is_set():
+            frozen.set()
+            await thawed.wait()
+        return await add(messages, message)
+
+    monkeypatch.setattr(Messages, "add", add_late)
+    run = await scene.queue("hello")
+    zombie = asyncio.create_task(perform_run(scene.settings, scene.database, "s1", run.run_id))
+    await frozen.wait()
+    await recovery.recover(await scene.run(run.run_id), why="", dead=True)
+    await perform_run(scene.settings, scene.database, "s1", run.run_id)
+    kept = await scene.messages()
+    assert [message.role for message in kept] == ["user", "assistant"]
+    thawed.set()
+    await zombie
+    assert await scene.messages() == kept
 
 
 async def test_a_finish_that_was_written_in_the_last_moment_counts(scene: Scene, recovery: Recovery) -> None:
@@ -189,8 +217,12 @@ async def test_a_run_whose_queue_nobody_serves_ends_with_a_timeout(scene: Scene,
     await let_lease_run_out(scene, run)
     await recovery.tend(run)
     events = await scene.events()
+    assert types(events) == ["run_queued", "message_complete", "run_error", "agent_end", "finish"]
     assert only(events, "finish").data["status"] == "timeout"
     assert "no worker" in only(events, "run_error").data["message"]
+    (asked,) = await scene.messages()
+    assert (asked.role, asked.content) == ("user", "hello")
+    assert (asked.message_id, asked.told()) == (events[1].message_id, events[1].data)
     # The job is still in the queue; a worker that comes now finds nothing to do.
     await perform_run(scene.settings, scene.database, "s1", run.run_id)
     assert len(await scene.events()) == len(events)

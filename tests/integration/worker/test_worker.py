@@ -15,16 +15,21 @@ from typing import TypeVar
 
 import msgspec
 from redis import Redis
-from rq import Worker
+from rq import Queue, Worker
+from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
 from tests.integration.worker.scene import Scene, only, types
 
 from tailrace.embedded import Valkey
 from tailrace.jobs import Jobs
+from tailrace.leases import Leases
 from tailrace.mongo import Database
+from tailrace.runs import Runs
 from tailrace.settings import Settings
 
 T = TypeVar("T")
-DEADLINE = 30.0  # seconds
+DEADLINE = 60.0  # seconds
+AGENTS = "with_tool=tests.integration.worker.agents:with_tool"
 
 
 async def eventually(condition: Callable[[], Awaitable[T]]) -> T:
@@ -49,8 +54,8 @@ def workers(settings: Settings, count: int = 1) -> Iterator[subprocess.Popen[byt
             assert process.wait(DEADLINE) == 0
 
 
-async def enqueue(scene: Scene, prompt: str) -> str:
-    run = await scene.queue(prompt)
+async def enqueue(scene: Scene, prompt: str, *, agent: str = "default") -> str:
+    run = await scene.queue(prompt, agent=agent)
     jobs = Jobs(scene.settings)
     await jobs.enqueue(run)
     jobs.close()
@@ -151,6 +156,47 @@ async def test_a_warm_shutdown_lets_the_run_finish(settings: Settings, database:
     assert (await scene.run(run_id)).state == "success"
 
 
+async def in_tool(scene: Scene) -> bool:
+    return "tool_start" in types(await scene.events())
+
+
+async def test_a_tool_that_blocks_the_loop_for_longer_than_a_lease_keeps_its_run(
+    settings: Settings, database: Database
+) -> None:
+    scene = Scene(settings, database, agents=AGENTS)
+    hung = Scene(settings, database, agents=AGENTS)
+    hung.session_id = "s2"
+    with workers(scene.settings, 2):
+        run_id = await enqueue(scene, "block", agent="with_tool")
+        hung_id = await enqueue(hung, "hang", agent="with_tool")
+        await eventually(lambda: in_tool(hung))
+        # Nobody but the process itself can end it here: there is no API that sends a stop.
+        await Runs(database).request_cancel("s2")
+        while not await finished(scene, run_id):
+            assert run_id not in {run.run_id for run in await Leases(database).run_out(limit=10)}
+            await asyncio.sleep(0.1)
+        await eventually(lambda: finished(hung, hung_id))
+    events = await scene.events()
+    assert only(events, "finish").data["status"] == "success"
+    assert only(events, "tool_end").data["output"] == "still here"
+    assert {event.attempt for event in events} == {1}
+    assert only(await hung.events(), "finish").data["status"] == "cancelled"
+
+
+async def test_an_agent_that_hangs_ends_with_a_timeout_and_is_not_tried_again(
+    settings: Settings, database: Database
+) -> None:
+    scene = Scene(settings, database, agents=AGENTS, run_timeout_seconds=1.0)
+    with workers(scene.settings):
+        run_id = await enqueue(scene, "hang", agent="with_tool")
+        await eventually(lambda: finished(scene, run_id))
+    events = await scene.events()
+    assert types(events)[-3:] == ["run_error", "agent_end", "finish"]
+    assert only(events, "run_error").data["code"] == "timeout"
+    assert only(events, "finish").data["status"] == "timeout"
+    assert "attempt_superseded" not in types(events)
+
+
 async def test_the_workers_take_jobs_side_by_side(settings: Settings, database: Database) -> None:
     with workers(settings, 2) as process:
 
@@ -196,8 +242,20 @@ async def test_a_run_outlives_redis_and_the_workers_come_back(
         first.stop()
         await eventually(lambda: finished(scene, run_id))
         assert (await scene.run(run_id)).state == "success"
+        told = len(await scene.events())
         second.port = first.port
         second.start()
-        run_id = await enqueue(scene, "what is 2+2?")
-        await eventually(lambda: finished(scene, run_id))
+        with Redis.from_url(first.url) as redis:
+            job = Job.fetch(f"s1_{run_id}_1", connection=redis, serializer=JSONSerializer)
+
+            async def noted() -> bool:
+                return job.get_status() in (JobStatus.FINISHED, JobStatus.FAILED)
+
+            await eventually(noted)
+            assert job.get_status() == JobStatus.FINISHED
+            next_id = await enqueue(scene, "what is 2+2?")
+            await eventually(lambda: finished(scene, next_id))
+            assert len(await scene.events()) == told + len(await scene.events(next_id))  # not performed again
+            queue = Queue(settings.queue, connection=redis, serializer=JSONSerializer)
+            assert queue.failed_job_registry.get_job_ids() == []
     second.stop()

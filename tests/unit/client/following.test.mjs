@@ -66,6 +66,24 @@ test("a log with a hole ends in an error and not in a loop", () => {
   });
 });
 
+test("a stream too many is asked for again when the server says, and not before", () => {
+  const limited = { status: 429, headers: { "Retry-After": "1" }, body: '{"detail":"At most 200 streams."}' };
+  const began = performance.now();
+  return served([limited, limited, { text: RETRY + event(1, "finish") }], async (tailrace, requests) => {
+    assert.deepEqual(await followed(tailrace), [1]);
+    assert.equal(requests.length, 3);
+    assert.ok(performance.now() - began >= 1_990); // timers may be a little early
+  });
+});
+
+test("a run too many is left to the caller, with the time to wait", () =>
+  served([{ status: 429, headers: { "Retry-After": "7" }, body: '{"detail":"At most 20 runs."}' }], async (tailrace) => {
+    await assert.rejects(tailrace.generate("s", { prompt: "Hello" }), (error) => {
+      assert.deepEqual([error.status, error.message, error.retryAfterMs, error.passing], [429, "At most 20 runs.", 7_000, true]);
+      return true;
+    });
+  }));
+
 test("204 ends it", () =>
   served([{ status: 204 }], async (tailrace) => assert.deepEqual(await followed(tailrace, { lastEventId: "s:9" }), [])));
 

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import msgspec
+import pytest
 from tests.unit.client.frames import run_of, sse
 
-from tailrace.client import Client, ClientError, DigestMismatch, Frame
+from tailrace.client import Client, ClientError, DigestMismatch, Frame, TooManyRequests
 
+LIMITED = (
+    b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n"
+    b"Connection: close\r\n\r\n"
+    b'{"title":"A limit of the user is reached","status":429,"detail":"At most 20 runs."}'
+)
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\nretry: 20\n\n"
 
 
 @asynccontextmanager
 async def served(*answers: bytes) -> AsyncIterator[str]:
-    """The address of a server whose nth answer is the nth of `answers`."""
+    """The address of a server whose nth answer is the nth of `answers`: a whole one, or a stream's body."""
     left = list(answers)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(HEAD + left.pop(0))
+        told = left.pop(0)
+        writer.write(told if told.startswith(b"HTTP/") else HEAD + told)
         await writer.drain()
         writer.close()
         await writer.wait_closed()
@@ -71,3 +79,17 @@ async def test_a_run_joined_in_its_middle_is_not_checked() -> None:
 async def test_the_check_can_be_left_to_the_caller() -> None:
     async with served(sse(tampered(run_of("r", range(1, 9)), 4))) as url:
         assert await followed(url, check_digests=False) == (list(range(1, 9)), None)
+
+
+async def test_a_stream_too_many_is_asked_for_again_when_the_server_says() -> None:
+    began = time.monotonic()
+    async with served(LIMITED, LIMITED, sse(run_of("r", range(1, 4)))) as url:
+        assert await followed(url) == ([1, 2, 3], None)
+    assert time.monotonic() - began >= 2
+
+
+async def test_a_run_too_many_is_left_to_the_caller_with_the_time_to_wait() -> None:
+    async with served(LIMITED) as url, Client(url, "token") as client:
+        with pytest.raises(TooManyRequests, match="At most 20 runs") as caught:
+            await anext(client.generate("s", "Hello"))
+    assert caught.value.retry_after == 1

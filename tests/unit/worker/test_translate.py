@@ -17,6 +17,7 @@ from tailrace.messages import Message
 from tailrace.runs import Run
 from tailrace_worker.envelope import Envelope
 from tailrace_worker.offline_model import OfflineModel
+from tailrace_worker.tracing import Trace
 from tailrace_worker.translate import Translator
 
 RUN = Run(
@@ -41,7 +42,7 @@ class Told:
     """What a translator gave."""
 
     def __init__(self, *items: Item, translator: Translator | None = None, status: str = "complete") -> None:
-        self.translator = translator or Translator(Envelope(RUN, trace_id="t"))
+        self.translator = translator or Translator(Envelope(RUN, Trace()))
         outputs = [output for mode, payload in items for output in self.translator.translate(mode, payload)]
         outputs += self.translator.close(status=status)
         self.drafts = [output for output in outputs if isinstance(output, Draft)]
@@ -75,7 +76,6 @@ async def test_a_streamed_answer() -> None:
     assert told.types == ANSWER
     assert told.messages[0].content == "the river carries every word"
     assert {draft.message_id for draft in told.drafts} == {"r-1-1"}
-    assert {draft.trace_id for draft in told.drafts} == {"t"}
     assert told.drafts[0].metadata == {"langgraph_node": "model"}
     assert told.translator.usage == {"input_tokens": 3, "output_tokens": 5, "total_tokens": 8}
 
@@ -211,7 +211,7 @@ def test_a_result_comes_by_two_ways_and_is_told_once() -> None:
 
 
 def test_messages_from_before_the_run_are_not_told_again() -> None:
-    translator = Translator(Envelope(RUN), known_ids=frozenset(["old"]))
+    translator = Translator(Envelope(RUN, Trace()), known_ids=frozenset(["old"]))
     told = Told(("updates", {"trim": {"messages": [AIMessage("old", id="old")]}}), translator=translator)
     assert told.drafts == []
 

@@ -1,0 +1,50 @@
+"""What the tests of the limits ask for: limits that are soon reached, runs, and attempts at both."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import msgspec
+
+from tailrace.errors import LimitReached
+from tailrace.runs import Run, new_run_id
+from tailrace.settings import Settings
+
+__all__ = ["PER_MINUTE", "RUNS", "STREAMS", "a_run", "allowed", "limited"]
+
+PER_MINUTE, RUNS, STREAMS = 6, 3, 4
+
+
+def limited(settings: Settings) -> Settings:
+    """`settings` with limits that are soon reached."""
+    return msgspec.structs.replace(
+        settings,
+        max_runs_per_minute=PER_MINUTE,
+        max_concurrent_runs=RUNS,
+        max_concurrent_streams=STREAMS,
+        max_prompt_characters=1_000,
+    )
+
+
+def a_run(session_id: str = "s1", **changes: Any) -> Run:
+    run = Run(
+        run_id=new_run_id(),
+        session_id=session_id,
+        user="alice",
+        agent="default",
+        state="queued",
+        created_at=time.time(),
+        active=True,
+        attempt=1,
+        prompt="Hello",
+    )
+    return msgspec.structs.replace(run, **changes)
+
+
+async def allowed(attempts: list[Any]) -> int:
+    """How many of the attempts did not reach a limit."""
+    results = await asyncio.gather(*attempts, return_exceptions=True)
+    assert all(not isinstance(each, BaseException) or isinstance(each, LimitReached) for each in results)
+    return sum(not isinstance(each, BaseException) for each in results)
