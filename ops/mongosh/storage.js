@@ -7,7 +7,7 @@
 
 const tailrace = db.getSiblingDB(process.env.MONGODB_DB || "tailrace");
 const mib = (bytes) => Number((bytes / 2 ** 20).toFixed(2));
-const names = ["events", "messages", "runs", "sessions", "slots"];
+const names = tailrace.getCollectionNames().filter((name) => !name.startsWith("system.")).sort();
 
 console.table(
   names.map((collection) => {

@@ -71,6 +71,10 @@ class Tail:
             except PyMongoError as error:
                 TAIL_BROKEN.add()
                 log.warning("The change stream broke", extra={"action": "tail", "error": str(error)[:300]})
+            except Exception:
+                # A document that is no event, say: whoever put it there must not end everybody's streams.
+                TAIL_BROKEN.add()
+                log.exception("The change stream cannot be followed", extra={"action": "tail"})
             finally:
                 self._current = None
                 self._hub.lose()

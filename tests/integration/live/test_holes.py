@@ -153,3 +153,25 @@ async def test_an_event_that_only_the_channel_has_is_reached_behind_a_word(
     assert seqs_of(received)[:2] == [1, 2]
     assert received.count(b'"reason":"hole","from_seq":4') == 1
     assert second.seq == 3
+
+
+async def test_a_document_that_is_no_event_ends_nobody_elses_stream(
+    live: Live, log: EventLog, database: Database
+) -> None:
+    session = Session(log, "s1")
+    await session.write("first")
+    feed = live.feed("s1", after=0, reader=ALICE, until=session.until)
+    reading = asyncio.create_task(drained(live, feed))
+    neighbour = live.feed("s2", after=0, reader=ALICE, until=Until(kind="never"))
+    beside = asyncio.create_task(drained(live, neighbour))  # so that its session is watched
+    await until(lambda: live._hub.covers("s2") and feed.state == "live")
+    broken = sum(metrics.TAIL_BROKEN.values.values())
+    await database["events"].insert_one({"_id": "s2:1", "session_id": "s2", "seq": "one"})
+    await until(lambda: sum(metrics.TAIL_BROKEN.values.values()) > broken)
+    await session.write("second")
+    await session.finish()
+    assert seqs_of(await reading) == [1, 2, 3]
+    neighbour.subscription.close("gone")
+    await asyncio.wait([beside])
+    if not beside.cancelled():
+        beside.exception()
