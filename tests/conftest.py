@@ -8,15 +8,27 @@ from uuid import uuid4
 
 import msgspec
 import pytest
-from pymongo import MongoClient
+from pymongo import MongoClient, monitoring
 from redis import Redis
 from tests.e2e.stack import Stack
+from tests.router import Router
 
 from tailrace.embedded import mongod, valkey
 from tailrace.mongo import Database, connect, ensure_indexes
 from tailrace.settings import Settings
 
 JWT_SECRET = "only-for-the-tests-of-this-repository"
+
+ROUTER = Router()
+monitoring.register(ROUTER)
+
+
+@pytest.fixture(autouse=True)
+def _a_sharded_cluster_would_take_every_command() -> Iterator[None]:
+    """Whatever this process asks of MongoDB, in any test."""
+    ROUTER.refused.clear()
+    yield
+    assert ROUTER.refused == []
 
 
 @pytest.fixture(scope="session")

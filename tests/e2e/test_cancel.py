@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from redis import Redis
 from tests.e2e.shared import shared_settings
-from tests.e2e.stack import Stack
+from tests.e2e.stack import Stack, until
 
 from tailrace.client import Client, Frame
 
@@ -94,8 +94,7 @@ async def test_of_many_cancels_at_once_one_finish_comes(stack: Stack, sid: str) 
     reader = stack.reader(sid)
     async with stack.client() as client, asyncio.timeout(WITHIN), asyncio.TaskGroup() as group:
         reading = group.create_task(reader.generate(LONG))
-        while not reader.text:  # noqa: ASYNC110 - what is waited for is in other processes
-            await asyncio.sleep(0.01)
+        await until(lambda: bool(reader.text))
         answers = await asyncio.gather(*(client.post(f"/api/apps/{sid}/agent/cancel") for _ in range(20)))
         await reading
     assert {answer.status_code for answer in answers} <= {httpx.codes.ACCEPTED, httpx.codes.OK}
@@ -107,11 +106,9 @@ async def test_a_run_that_waits_behind_another_is_cancelled_alone(stack: Stack, 
     busy, waiting = stack.reader(sid), stack.reader(f"{sid}w")
     async with stack.client() as client, asyncio.timeout(WITHIN), asyncio.TaskGroup() as group:
         first = group.create_task(busy.generate(LONG))
-        while not busy.text:  # noqa: ASYNC110 - what is waited for is in other processes
-            await asyncio.sleep(0.01)
+        await until(lambda: bool(busy.text))
         second = group.create_task(waiting.generate(LONG))
-        while not waiting.events:  # noqa: ASYNC110 - what is waited for is in other processes
-            await asyncio.sleep(0.01)
+        await until(lambda: bool(waiting.events))
         assert (await client.post(f"/api/apps/{sid}w/agent/cancel")).status_code == httpx.codes.ACCEPTED
         await second
         assert not first.done()
@@ -139,8 +136,7 @@ async def test_a_cancel_that_redis_does_not_carry_arrives_by_the_database(stack:
     with Redis.from_url(stack.settings.redis_url) as redis:
         async with stack.client() as client, asyncio.timeout(WITHIN), asyncio.TaskGroup() as group:
             reading = group.create_task(reader.generate(LONG))
-            while not reader.text:  # noqa: ASYNC110 - what is waited for is in other processes
-                await asyncio.sleep(0.01)
+            await until(lambda: bool(reader.text))
             redis.client_kill_filter(_type="pubsub")  # the worker listens again a second later
             await client.post(f"/api/apps/{sid}/agent/cancel")
             await reading

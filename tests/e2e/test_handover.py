@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -115,46 +115,44 @@ async def test_a_pool_that_leaves_hands_its_runs_to_the_other(stack: Stack, tmp_
         stack.start_worker()
 
 
-async def test_a_run_that_can_finish_in_time_does(stack: Stack, tmp_path: Path) -> None:
+@pytest.fixture
+async def patient(stack: Stack, tmp_path: Path) -> AsyncIterator[Child]:
+    """A pool, in the place of the stack's own, that lets its runs go on for a minute."""
     patient = pool(msgspec.structs.replace(stack.settings, handover_seconds=60.0), tmp_path, "patient")
     stack.worker.stop()
     patient.start()
     try:
         await until(lambda: ready(stack.settings, patient))
-        (reader,), reading = await _reading(stack, 1)
-        os.kill(patient.pid or 0, signal.SIGTERM)
-        await asyncio.wait_for(asyncio.gather(*reading), 60)
-        check(reader, attempts=1)
-        await until(lambda: patient.exit_code == 0)
-    finally:
-        patient.stop()
-        stack.start_worker()
-
-
-async def test_a_second_signal_hands_over_at_once_and_the_run_waits_for_a_worker(
-    stack: Stack, tmp_path: Path
-) -> None:
-    patient = pool(msgspec.structs.replace(stack.settings, handover_seconds=60.0), tmp_path, "patient")
-    stack.worker.stop()
-    patient.start()
-    try:
-        await until(lambda: ready(stack.settings, patient))
-        (reader,), reading = await _reading(stack, 1)
-        os.kill(patient.pid or 0, signal.SIGTERM)
-        await asyncio.sleep(1.5)  # what comes within a second counts as an echo of the first
-        os.kill(patient.pid or 0, signal.SIGTERM)
-        await until(lambda: patient.exit_code == 0, within=WITHIN)
-        # Nobody is there to take it.
-        assert not reading[0].done()
-        with Redis.from_url(stack.settings.redis_url) as redis:
-            assert len(Queue(stack.settings.queue, connection=redis).get_job_ids()) == 1
-        stack.start_worker()
-        await asyncio.wait_for(asyncio.gather(*reading), 60)
-        check(reader, attempts=2)
+        yield patient
     finally:
         patient.stop()
         if not stack.worker.running:
             stack.start_worker()
+
+
+async def test_a_run_that_can_finish_in_time_does(stack: Stack, patient: Child) -> None:
+    (reader,), reading = await _reading(stack, 1)
+    os.kill(patient.pid or 0, signal.SIGTERM)
+    await asyncio.wait_for(asyncio.gather(*reading), 60)
+    check(reader, attempts=1)
+    await until(lambda: patient.exit_code == 0)
+
+
+async def test_a_second_signal_hands_over_at_once_and_the_run_waits_for_a_worker(
+    stack: Stack, patient: Child
+) -> None:
+    (reader,), reading = await _reading(stack, 1)
+    os.kill(patient.pid or 0, signal.SIGTERM)
+    await asyncio.sleep(1.5)  # what comes within a second counts as an echo of the first
+    os.kill(patient.pid or 0, signal.SIGTERM)
+    await until(lambda: patient.exit_code == 0, within=WITHIN)
+    # Nobody is there to take it.
+    assert not reading[0].done()
+    with Redis.from_url(stack.settings.redis_url) as redis:
+        assert len(Queue(stack.settings.queue, connection=redis).get_job_ids()) == 1
+    stack.start_worker()
+    await asyncio.wait_for(asyncio.gather(*reading), 60)
+    check(reader, attempts=2)
 
 
 async def test_a_frozen_horse_keeps_no_worker_from_leaving(stack: Stack) -> None:

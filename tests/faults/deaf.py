@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import socket
-from collections.abc import Callable
 from contextlib import ExitStack
 
+from tests.faults.races import Stage
 from tests.faults.session import Session
 from tests.faults.topology import Topology
-
-from tailrace.mongo import Database
 
 __all__ = ["take_nothing"]
 
@@ -21,21 +18,15 @@ SECONDS = 2.0  # for the measure of what is kept
 RECEIVE_BYTES = 4096  # what the kernel may take in their place
 
 
-async def take_nothing(
-    topology: Topology,
-    _: Database,
-    begin: Callable[[], Session],
-    read: Callable[[Session], None],
-    rng: random.Random,
-) -> str:
+async def take_nothing(stage: Stage) -> str:
     """Many of each API, of a session that then grows by some megabytes, beside readers that read."""
-    session = begin()
-    read(session)
+    session = stage.begin()
+    stage.read(session)
     try:
-        await session.post("write 3 words", api=rng.randrange(2))
+        await session.post("write 3 words", api=stage.rng.randrange(2))
         with ExitStack() as sockets:
             for n in range(2 * READERS):
-                sockets.enter_context(_asking(topology, session, n))
+                sockets.enter_context(_asking(stage.topology, session, n))
                 await asyncio.sleep(0.005)
             for n in range(RUNS):
                 await session.post("say all", api=n, agent="torture")

@@ -10,93 +10,85 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import msgspec
 from tests.faults.session import Session
 from tests.faults.topology import Topology, parent_of
 
 from tailrace.mongo import Database
 
-__all__ = ["RACES", "Race"]
+__all__ = ["RACES", "Race", "Stage"]
 
-# Makes a session of its own by the first function; readers join it by the second.
-Race = Callable[
-    [Topology, Database, Callable[[], Session], Callable[[Session], None], random.Random], Awaitable[str]
-]
+
+class Stage(msgspec.Struct, frozen=True, kw_only=True):
+    """What a race is run on."""
+
+    topology: Topology
+    database: Database
+    begin: Callable[[], Session]  # a session of the race's own
+    read: Callable[[Session], None]  # readers join it
+    rng: random.Random
+
+
+Race = Callable[[Stage], Awaitable[str]]  # what happened, in words
 BEGIN_SECONDS = 30.0  # for a run to be taken, or to end
 JOINERS = 8
 
 
-async def join_while_tail_opens(
-    topology: Topology,
-    _: Database,
-    begin: Callable[[], Session],
-    read: Callable[[Session], None],
-    rng: random.Random,
-) -> str:
+async def join_while_tail_opens(stage: Stage) -> str:
     """Readers join runs while the change stream takes its time to open: it is open when they are over."""
     milliseconds = 1_200
-    async with _failing(topology, "aggregate", "events", blockConnection=True, blockTimeMS=milliseconds):
+    slow = {"blockConnection": True, "blockTimeMS": milliseconds}
+    async with _failing(stage.topology, "aggregate", "events", **slow):
         for n in range(JOINERS):
-            session = begin()
+            session = stage.begin()
             try:
-                await session.post(f"write {rng.randint(3, 12)} words", api=n)
+                await session.post(f"write {stage.rng.randint(3, 12)} words", api=n)
             finally:
                 session.posting = False
-            await asyncio.sleep(rng.uniform(0, 0.5))
-            read(session)
+            await asyncio.sleep(stage.rng.uniform(0, 0.5))
+            stage.read(session)
         await asyncio.sleep(2 * milliseconds / 1000)
     return f"{JOINERS} sessions"
 
 
-async def post_while_appends_are_slow(
-    topology: Topology,
-    database: Database,
-    begin: Callable[[], Session],
-    read: Callable[[Session], None],
-    rng: random.Random,
-) -> str:
+async def post_while_appends_are_slow(stage: Stage) -> str:
     """Each further prompt is told of where a batch of the running run was about to go: it collides."""
-    session = begin()
-    read(session)
+    session = stage.begin()
+    stage.read(session)
     posts = 4
     try:
-        run_id = await session.post("write 150 words", api=rng.randrange(2))
-        worker, _ = await _worker(topology, database, run_id)
+        run_id = await session.post("write 150 words", api=stage.rng.randrange(2))
+        worker, _ = await _worker(stage.topology, stage.database, run_id)
         slow = {"blockConnection": True, "blockTimeMS": 400}
-        async with _failing(topology, "insert", "events", appName=worker, **slow):
+        async with _failing(stage.topology, "insert", "events", appName=worker, **slow):
             for _ in range(posts):
-                await asyncio.sleep(rng.uniform(0.3, 0.6))
-                await session.post("write 5 words", api=rng.randrange(2))
+                await asyncio.sleep(stage.rng.uniform(0.3, 0.6))
+                await session.post("write 5 words", api=stage.rng.randrange(2))
     finally:
         session.posting = False
     return f"{posts} prompts beside run {run_id} of {worker}"
 
 
-async def kill_horse_as_it_ends(
-    topology: Topology,
-    database: Database,
-    begin: Callable[[], Session],
-    read: Callable[[Session], None],
-    rng: random.Random,
-) -> str:
+async def kill_horse_as_it_ends(stage: Stage) -> str:
     """Its `finish` stands in the log, and the run's document does not say so yet."""
-    session = begin()
-    read(session)
+    session = stage.begin()
+    stage.read(session)
     try:
-        run_id = await session.post("write 40 words", api=rng.randrange(2))
+        run_id = await session.post("write 40 words", api=stage.rng.randrange(2))
     finally:
         session.posting = False
-    worker, horse = await _worker(topology, database, run_id)
-    async with _failing(topology, "update", "runs", appName=worker, errorCode=189):
+    worker, horse = await _worker(stage.topology, stage.database, run_id)
+    async with _failing(stage.topology, "update", "runs", appName=worker, errorCode=189):
         with suppress(TimeoutError):
             async with asyncio.timeout(BEGIN_SECONDS):
-                while run_id not in session.finished:  # noqa: ASYNC110 - what is waited for is in other processes
+                while run_id not in session.finished:  # noqa: ASYNC110 - in other processes
                     await asyncio.sleep(0.02)
         with suppress(ProcessLookupError):
             os.kill(horse, signal.SIGKILL)
     # The next attempt closes the document, or tells the run once more; nobody waits for it but the harness.
     with suppress(TimeoutError):
         async with asyncio.timeout(BEGIN_SECONDS):
-            while await database["runs"].find_one({"_id": run_id, "active": True}):  # noqa: ASYNC110
+            while await stage.database["runs"].find_one({"_id": run_id, "active": True}):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
     return f"{horse} of {worker}, run {run_id} of {session.session_id}"
 

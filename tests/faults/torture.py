@@ -30,7 +30,7 @@ from tests.faults.faults import FAULTS, Fault
 from tests.faults.ledger import check_ledgers, holes_found
 from tests.faults.memory import Memory
 from tests.faults.phantom import show_phantom
-from tests.faults.races import RACES, Race
+from tests.faults.races import RACES, Race, Stage
 from tests.faults.report import as_text, told
 from tests.faults.session import KINDS, STUCK_SECONDS, Reader, Session, Violation
 from tests.faults.timeline import Struck, overruns
@@ -163,7 +163,8 @@ class Torture:
             self._readings.append(self._read(session, ["plain", "plain"]))
 
         async def fault(topology: Topology, database: Database, rng: random.Random) -> str:
-            return await race(topology, database, self._session, read, rng)
+            stage = Stage(topology=topology, database=database, begin=self._session, read=read, rng=rng)
+            return await race(stage)
 
         return fault
 

@@ -9,7 +9,6 @@ import pytest
 from tailrace.digest import Digest
 from tailrace.eventlog import EventLog
 from tailrace.events import Draft, Event
-from tailrace.mongo import Database
 from tailrace.writer import Writer
 
 pytestmark = pytest.mark.parametrize("mongo_driver", ["pymongo", "motor"])
@@ -21,11 +20,6 @@ SUPERSEDED = Draft(event_type="attempt_superseded", data={"from_seq": 1})
 
 async def _mine() -> bool:
     return True
-
-
-@pytest.fixture
-def log(database: Database) -> EventLog:
-    return EventLog(database, retention_seconds=3600)
 
 
 def writer(log: EventLog, run_id: str = "r1", *, attempt: int = 1, first_seq: int | None = None) -> Writer:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
@@ -16,6 +15,7 @@ import msgspec
 import pytest
 from pymongo import MongoClient
 from tests.e2e.leftovers import in_mongo, in_redis
+from tests.records import a_run
 
 from tailrace.api.limits.runslots import RunSlots
 from tailrace.child import free_port
@@ -27,7 +27,7 @@ from tailrace.events import Draft
 from tailrace.jobs import Jobs
 from tailrace.messages import Message, Messages
 from tailrace.mongo import Database
-from tailrace.runs import Run, Runs, new_run_id
+from tailrace.runs import Run, Runs
 from tailrace.sessions import Sessions
 from tailrace.settings import Settings
 
@@ -50,17 +50,7 @@ async def run(database: Database, jobs: Jobs, settings: Settings) -> Run:
 
 async def _stored(database: Database, session_id: str, *, events: int = 3) -> Run:
     await Sessions(database).claim(session_id, "alice", title=SECRET)
-    run = Run(
-        run_id=new_run_id(),
-        session_id=session_id,
-        user="alice",
-        agent="default",
-        state="queued",
-        created_at=time.time(),
-        active=True,
-        attempt=1,
-        prompt=SECRET,
-    )
+    run = a_run(session_id, prompt=SECRET)
     run = msgspec.structs.replace(run, trace_id=run.run_id)
     await RunSlots(database, 5).take(run)
     await Runs(database).create(run)

@@ -10,9 +10,9 @@ import pytest
 from pymongo.errors import BulkWriteError
 
 from tailrace.errors import Fenced
-from tailrace.eventlog import Bounds, EventLog
+from tailrace.eventlog import Bounds, EventLog, token_time
 from tailrace.events import Draft, Event
-from tailrace.mongo import Database, connect, ensure_indexes
+from tailrace.mongo import Database, connect, ensure_indexes, settled
 from tailrace.sessions import Sessions
 from tailrace.settings import Settings
 from tailrace.writer import Writer
@@ -26,11 +26,6 @@ async def _mine() -> bool:
 
 async def _lost() -> bool:
     return False
-
-
-@pytest.fixture
-def log(database: Database) -> EventLog:
-    return EventLog(database, retention_seconds=3600)
 
 
 def writer(log: EventLog, run_id: str = "r1", *, owns: Callable[[], Awaitable[bool]] = _mine) -> Writer:
@@ -205,6 +200,21 @@ async def test_the_change_stream_begins_where_it_is_told_to(log: EventLog) -> No
                     await writer(log).append(deltas("c"))
         assert changes.position > at
     assert seen == [1, 2, 3]
+
+
+async def test_a_token_tells_how_far_the_change_stream_has_come(log: EventLog, database: Database) -> None:
+    at = await log.now()
+    await writer(log).append(deltas("a"))
+    stream: Any = await settled(database["events"].watch(start_at_operation_time=at))
+    async with stream, asyncio.timeout(30):
+        change = await stream.next()
+        assert token_time(change["_id"]) == change["clusterTime"]
+        await stream.try_next()
+        idle = token_time(stream.resume_token)
+        assert idle is not None
+        assert idle >= change["clusterTime"]
+    for odd in (None, {}, {"_data": b"82"}, {"_data": "82"}, {"_data": "not a token, but long enough"}):
+        assert token_time(odd) is None
 
 
 async def test_events_that_were_rolled_back_beside_a_collision_are_written_again(

@@ -29,6 +29,35 @@ def test_console_shows_the_fields_after_the_message(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err.endswith(" INFO    tailrace.x: run started run_id=r1 attempt=2\n")
 
 
+HOSTILE = "gone\n12:00:00 ERROR   tailrace.x: forged\r\x1b[2J\x07\x7f\x9b31m"
+
+
+def test_console_lets_no_text_write_a_line_or_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(Settings())
+    log = logging.getLogger("tailrace.x")
+    log.warning("it said: %s", HOSTILE, extra={"error": HOSTILE})
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError:
+        log.exception("run failed")
+    shown = capsys.readouterr().err
+    assert all(text == "\n" or text.isprintable() for text in shown)
+    first, second, *traceback = shown.splitlines()
+    escaped = r"gone\n12:00:00 ERROR   tailrace.x: forged\r\x1b[2J\x07\x7f\x9b31m"
+    assert first.endswith(f" WARNING tailrace.x: it said: {escaped} error={escaped}")
+    assert second.endswith(" ERROR   tailrace.x: run failed")
+    assert traceback[0] == "  Traceback (most recent call last):"
+    assert all(line.startswith("  ") for line in traceback)
+
+
+def test_json_carries_what_utf_8_cannot(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(Settings(log_format="json"))
+    logging.getLogger("tailrace.x").warning("it said: %s", "\ud800\x9b31m")
+    shown = capsys.readouterr().err
+    assert "\x9b" not in shown
+    assert json.loads(shown)["message"] == "it said: \ud800\x9b31m"
+
+
 def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     configure(Settings(log_format="json"))
     try:

@@ -1,18 +1,16 @@
-"""What the tests of the limits ask for: limits that are soon reached, runs, and attempts at both."""
+"""What the tests of the limits ask for: limits that are soon reached, and attempts at them."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import msgspec
 
 from tailrace.errors import LimitReached
-from tailrace.runs import Run, new_run_id
 from tailrace.settings import Settings
 
-__all__ = ["PER_MINUTE", "RUNS", "STREAMS", "a_run", "allowed", "limited"]
+__all__ = ["PER_MINUTE", "RUNS", "STREAMS", "allowed", "limited"]
 
 PER_MINUTE, RUNS, STREAMS = 6, 3, 4
 
@@ -26,21 +24,6 @@ def limited(settings: Settings) -> Settings:
         max_concurrent_streams=STREAMS,
         max_prompt_characters=1_000,
     )
-
-
-def a_run(session_id: str = "s1", **changes: Any) -> Run:
-    run = Run(
-        run_id=new_run_id(),
-        session_id=session_id,
-        user="alice",
-        agent="default",
-        state="queued",
-        created_at=time.time(),
-        active=True,
-        attempt=1,
-        prompt="Hello",
-    )
-    return msgspec.structs.replace(run, **changes)
 
 
 async def allowed(attempts: list[Any]) -> int:

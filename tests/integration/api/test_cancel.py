@@ -10,12 +10,13 @@ import msgspec
 import pytest
 from redis import Redis
 from tests.integration.api.conftest import ready, started
+from tests.records import a_run
 
 from tailrace.api.app import create_app
 from tailrace.api.problems import MEDIA_TYPE
 from tailrace.jobs import cancel_channel
 from tailrace.mongo import Database
-from tailrace.runs import Run, Runs, new_run_id
+from tailrace.runs import Runs
 from tailrace.sessions import Sessions
 from tailrace.settings import Settings
 
@@ -37,7 +38,10 @@ async def queued(api: Api, headers: dict[str, str], prompt: str = "Hello") -> st
 async def running(api: Api, database: Database, headers: dict[str, str]) -> str:
     """The id of a run that a worker has taken."""
     run_id = await queued(api, headers)
-    assert await Runs(database).start(run_id, worker="w") is not None
+    runs = Runs(database)
+    run = await runs.get("s1", run_id)
+    assert run is not None
+    assert await runs.start(run, worker="w") is not None
     return run_id
 
 
@@ -129,16 +133,7 @@ async def test_a_run_that_is_just_being_started_is_only_flagged(
 ) -> None:
     # Its `run_queued` is still to be written: a `finish` now would stand before it.
     await Sessions(database).claim("s1", "alice", title="Hello")
-    run = Run(
-        run_id=new_run_id(),
-        session_id="s1",
-        user="alice",
-        agent="default",
-        state="queued",
-        created_at=1.0,
-        active=True,
-        attempt=1,
-    )
+    run = a_run(created_at=1.0)
     await Runs(database).create(run)
     assert (await api.post(CANCEL, headers=bearer("alice"))).status_code == 202
     found = await Runs(database).get("s1", run.run_id)

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from tests.records import a_run
 
 from tailrace.api import history
 from tailrace.api.wire import WireEvent
@@ -16,7 +17,7 @@ from tailrace.eventlog import EventLog
 from tailrace.events import Draft, Event
 from tailrace.messages import Message, Messages
 from tailrace.mongo import Database
-from tailrace.runs import Run, Runs, new_run_id
+from tailrace.runs import Runs, new_run_id
 from tailrace.sessions import Sessions
 from tailrace.writer import Writer
 
@@ -170,26 +171,15 @@ async def test_messages_come_in_pages_oldest_first(api: Api, bearer: Bearer, dat
     assert rest["next"] is None
 
 
-def run(run_id: str, created_at: float) -> Run:
-    return Run(
-        run_id=run_id,
-        session_id="s1",
-        user="alice",
-        agent="default",
-        state="success",
-        created_at=created_at,
-        active=False,
-        attempt=1,
-    )
-
-
 async def test_runs_come_in_pages_newest_first_and_one_by_one(
     api: Api, bearer: Bearer, database: Database
 ) -> None:
     await Sessions(database).claim("s1", "alice", title="Hello")
     ids = [new_run_id() for _ in range(3)]
     for number, run_id in enumerate(ids):
-        await Runs(database).create(run(run_id, time.time() + number))
+        await Runs(database).create(
+            a_run(run_id=run_id, created_at=time.time() + number, state="success", active=False)
+        )
     first = await get(api, "/s1/agent/runs", bearer("alice"), limit="2")
     assert [shown["run_id"] for shown in first["runs"]] == [ids[2], ids[1]]
     rest = await get(api, "/s1/agent/runs", bearer("alice"), limit="2", before=str(first["next"]))
@@ -210,7 +200,7 @@ async def test_a_run_of_another_session_is_not_found(api: Api, bearer: Bearer, d
     await Sessions(database).claim("s1", "alice", title="Hello")
     await Sessions(database).claim("s2", "alice", title="Hello")
     run_id = new_run_id()
-    await Runs(database).create(run(run_id, time.time()))
+    await Runs(database).create(a_run(run_id=run_id, state="success", active=False))
     answer = await api.get(f"/api/apps/s2/agent/runs/{run_id}", headers=bearer("alice"))
     assert answer.status_code == 404
 

@@ -11,10 +11,11 @@ import jwt
 import pytest
 from litestar import Litestar
 from litestar.routes import HTTPRoute
+from tests.records import a_run
 
 from tailrace.api.problems import MEDIA_TYPE
 from tailrace.mongo import Database
-from tailrace.runs import Run, Runs, new_run_id
+from tailrace.runs import Runs, new_run_id
 from tailrace.sessions import Sessions
 from tailrace.settings import Settings
 from tailrace.tokens import mint
@@ -31,17 +32,7 @@ BODY = {"json": {"prompt": "mine?"}}
 async def bobs(database: Database) -> None:
     """Bob's session `s1` with a run."""
     await Sessions(database).claim("s1", "bob", title="secret")
-    run = Run(
-        run_id=RUN_ID,
-        session_id="s1",
-        user="bob",
-        agent="default",
-        state="success",
-        created_at=time.time(),
-        active=False,
-        attempt=1,
-        prompt="secret",
-    )
+    run = a_run(run_id=RUN_ID, user="bob", state="success", active=False, prompt="secret")
     await Runs(database).create(run)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 from litestar import Litestar
-from tests.integration.api.limited import PER_MINUTE, RUNS, STREAMS, a_run, allowed, limited
+from tests.integration.api.limited import PER_MINUTE, RUNS, STREAMS, allowed, limited
+from tests.records import a_run
 
 from tailrace.api.limits import Limits
 from tailrace.api.problems import MEDIA_TYPE

@@ -13,7 +13,8 @@ from pathlib import Path
 import msgspec
 import pytest
 from tests.e2e.stack import until
-from tests.integration.api.limited import PER_MINUTE, RUNS, STREAMS, a_run, allowed, limited
+from tests.integration.api.limited import PER_MINUTE, RUNS, STREAMS, allowed, limited
+from tests.records import a_run
 
 from tailrace.api.limits import Limits, runslots, streams
 from tailrace.embedded import Valkey
@@ -138,7 +139,7 @@ async def test_processes_share_the_unfinished_runs_of_a_user(
 
     with pytest.raises(LimitReached, match="3 runs"):
         await start(50)
-    await runs.end(started[0].run_id, 1, status="success", last_seq=2, error=None)
+    await runs.end(started[0], status="success", last_seq=2, error=None)
     await start(51)
     with pytest.raises(LimitReached):
         await start(52)

@@ -22,11 +22,6 @@ REPLAY = Until(kind="replay")
 
 
 @pytest.fixture
-def log(database: Database) -> EventLog:
-    return EventLog(database, retention_seconds=3600)
-
-
-@pytest.fixture
 async def live(log: EventLog) -> AsyncIterator[Live]:
     async with asyncio.timeout(60), Live(log, owners=all_of_alice, keep_alive_seconds=14) as live:
         yield live

@@ -21,11 +21,6 @@ EXPIRED = b'event: stream.expired\ndata: {"reason":"token_expired"}\n\n'
 REVOKED = b'event: stream.expired\ndata: {"reason":"revoked"}\n\n'
 
 
-@pytest.fixture
-def log(database: Database) -> EventLog:
-    return EventLog(database, retention_seconds=3600)
-
-
 async def test_a_stream_ends_within_a_second_of_its_tokens_expiry(log: EventLog) -> None:
     await Session(log, "s1").write("a")
     expires_at = time.time() + 1.5

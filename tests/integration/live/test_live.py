@@ -49,11 +49,6 @@ class Session:
 
 
 @pytest.fixture
-def log(database: Database) -> EventLog:
-    return EventLog(database, retention_seconds=3600)
-
-
-@pytest.fixture
 async def live(log: EventLog) -> AsyncIterator[Live]:
     async with asyncio.timeout(120), Live(log, owners=all_of_alice, keep_alive_seconds=1) as live:
         yield live

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from itertools import groupby
 from typing import Any
 
 import msgspec
+from tests.records import a_run
 
 from tailrace.eventlog import EventLog
 from tailrace.events import Event
 from tailrace.messages import Message, Messages
 from tailrace.mongo import Database
-from tailrace.runs import Run, Runs, new_run_id
+from tailrace.runs import Run, Runs
 from tailrace.sessions import Sessions
 from tailrace.settings import Settings
 from tailrace_worker.job import perform_run
@@ -31,18 +31,7 @@ class Scene:
     async def queue(self, prompt: str, *, agent: str = "default", **fields: Any) -> Run:
         """A queued run of the session."""
         await Sessions(self.database).claim(self.session_id, "alice", title=prompt)
-        run = Run(
-            run_id=new_run_id(),
-            session_id=self.session_id,
-            user="alice",
-            agent=agent,
-            state="queued",
-            created_at=time.time(),
-            active=True,
-            attempt=1,
-            prompt=prompt,
-            **fields,
-        )
+        run = a_run(self.session_id, agent=agent, prompt=prompt, **fields)
         await Runs(self.database).create(run)
         return run
 

@@ -233,7 +233,7 @@ async def test_a_run_taken_away_writes_nothing_more(scene: Scene) -> None:
     task = asyncio.create_task(perform_run(scene.settings, scene.database, "s1", run.run_id))
     while "message_delta" not in types(await scene.events()):
         assert not task.done()
-    await Runs(scene.database).end(run.run_id, 1, status="lost", last_seq=0, error=None)
+    await Runs(scene.database).end(run, status="lost", last_seq=0, error=None)
     await task
     assert "finish" not in types(await scene.events())
 

@@ -48,7 +48,7 @@ def recovery(scene: Scene, jobs: Jobs) -> Recovery:
 async def started(scene: Scene, prompt: str = "what is 6*7?") -> Run:
     """A run that a worker took, wrote three events of, and left."""
     run = await scene.queue(prompt)
-    taken = await Runs(scene.database).start(run.run_id, worker="w1")
+    taken = await Runs(scene.database).start(run, worker="w1")
     assert taken is not None
     await writer(scene, taken).append(
         [
@@ -57,7 +57,7 @@ async def started(scene: Scene, prompt: str = "what is 6*7?") -> Run:
             Draft(event_type="message_delta", data={"delta": "half an ans", "offset": 0}),
         ]
     )
-    await Runs(scene.database).began(run.run_id, 1)
+    await Runs(scene.database).began(run, 1)
     return await scene.run(run.run_id)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from tests.records import a_run
+
 from tailrace.carry import carry_data
-from tailrace.runs import Run
 from tailrace_worker.envelope import Envelope
 from tailrace_worker.tracing import Trace
 
-RUN = Run(
-    run_id="r", session_id="s", user="u", agent="a", state="running", created_at=0.0, active=True, attempt=1
-)
+RUN = a_run(run_id="r", state="running")
 
 
 def test_an_endless_message_is_cut_so_far_that_the_event_which_tells_it_is_not() -> None:

@@ -10,19 +10,17 @@ from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
 from langchain_core.messages.tool import invalid_tool_call
 from langchain_core.tools import tool
+from tests.records import a_run
 from tests.unit.worker.models import Says
 
 from tailrace.events import Draft
 from tailrace.messages import Message
-from tailrace.runs import Run
 from tailrace_worker.envelope import Envelope
 from tailrace_worker.offline_model import OfflineModel
 from tailrace_worker.tracing import Trace
 from tailrace_worker.translate import Translator
 
-RUN = Run(
-    run_id="r", session_id="s", user="u", agent="a", state="running", created_at=0.0, active=True, attempt=1
-)
+RUN = a_run(run_id="r", state="running")
 Item = tuple[str, Any]
 
 
