@@ -58,14 +58,14 @@ def writer_for(database: Database, event_log: EventLog, run: Run) -> Writer:
         run_id=run.run_id,
         attempt=run.attempt,
         first_seq=run.first_seq or run.behind_seq + 1,
-        owns=lambda: runs.owns(run.run_id, run.attempt),
+        owns=lambda: runs.owns(run),
     )
 
 
 async def message_writer_for(database: Database, run: Run) -> MessageWriter:
     """A new writer of messages for this attempt of `run`, fenced by the run's document."""
     runs = Runs(database)
-    return await MessageWriter.of(Messages(database), run, owns=lambda: runs.owns(run.run_id, run.attempt))
+    return await MessageWriter.of(Messages(database), run, owns=lambda: runs.owns(run))
 
 
 async def write_end(
@@ -85,7 +85,7 @@ async def write_end(
     prompt that none has told is told first.
     Raises `Fenced` when the run is no longer this attempt's; nothing is then written after the fence.
     """
-    if not await patiently(lambda: Runs(database).owns(run.run_id, run.attempt)):
+    if not await patiently(lambda: Runs(database).owns(run)):
         # The log notices a fence only where two writers collide; here nobody else need be writing.
         raise Fenced
     traced: dict[str, Any] = {"trace_id": trace_id or run.trace_id, "observation_id": observation_id}
@@ -114,9 +114,7 @@ async def write_end(
 async def close_document(database: Database, run: Run, finish: Event, *, error: str | None) -> None:
     """Mark `run` as ended, as its `finish` says."""
     status = finish.data["status"]
-    if await patiently(
-        lambda: Runs(database).end(run.run_id, run.attempt, status=status, last_seq=finish.seq, error=error)
-    ):
+    if await patiently(lambda: Runs(database).end(run, status=status, last_seq=finish.seq, error=error)):
         RUNS_FINISHED.add(status)
 
 

@@ -109,16 +109,23 @@ class Erasure:
                     await self.sweep(tombstone)
             except _AWAY as error:
                 log.warning("Erasure waits", extra={"action": "erase", "error": str(error)[:200]})
+            except Exception:
+                # A document that is no run, say: what is due beside it is still to be swept.
+                log.exception("Erasure failed", extra={"action": "erase"})
 
     async def _due(self) -> dict[str, Any] | None:
         """A tombstone that is to be swept now, by this process alone for a while."""
-        found: dict[str, Any] | None = await self._sessions.find_one_and_update(
-            {"sweep_at": {"$type": "date"}, "$expr": {"$lte": ["$sweep_at", "$$NOW"]}},
-            [{"$set": {"sweep_at": {"$add": ["$$NOW", CLAIM_SECONDS * 1000]}}}],
-            sort=[("sweep_at", ASCENDING)],
-            return_document=ReturnDocument.AFTER,
-        )
-        return found
+        due = {"sweep_at": {"$type": "date"}, "$expr": {"$lte": ["$sweep_at", "$$NOW"]}}
+        # Looked up first: a sharded cluster updates one document only where it is told which one.
+        while found := await self._sessions.find_one(due, {"_id": 1}, sort=[("sweep_at", ASCENDING)]):
+            claimed: dict[str, Any] | None = await self._sessions.find_one_and_update(
+                {"_id": found["_id"], **due},
+                [{"$set": {"sweep_at": {"$add": ["$$NOW", CLAIM_SECONDS * 1000]}}}],
+                return_document=ReturnDocument.AFTER,
+            )
+            if claimed is not None:
+                return claimed
+        return None
 
     async def sweep(self, tombstone: dict[str, Any]) -> None:
         """Delete everything that there is now of an erased session, and say when to look again."""

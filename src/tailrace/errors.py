@@ -6,6 +6,7 @@ TailraceError
 ├── RunConflict           the session already has an active run
 ├── IdempotencyConflict   the key was used for another request
 ├── NotYours              the session exists and belongs to somebody else
+├── Unauthorized          the request carries no valid bearer token
 ├── CursorError           a place to start from that cannot be served
 ├── LimitReached          the user has, or has asked for, as much as one user may
 ├── EnqueueFailed         Redis did not take the job

@@ -5,7 +5,7 @@ It alone touches `events`, but for what erases whole sessions.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -23,7 +23,7 @@ from tailrace.events import Event
 from tailrace.mongo import Database, settled, start_session
 from tailrace.sessions import Sessions
 
-__all__ = ["Bounds", "Changes", "End", "EventLog"]
+__all__ = ["Bounds", "Changes", "End", "EventLog", "token_time"]
 
 MAX_AWAIT_MS = 1_000  # how long the server holds an idle change stream's request; below the socket timeout
 WATCH_BATCH = 1_000  # events in one answer of the change stream
@@ -94,11 +94,7 @@ class EventLog:
 
     async def first_of(self, session_id: str, run_id: str, *, after: int) -> Event | None:
         """The run's first event behind `after`, if it has one; sees every write until now."""
-        query = {"session_id": session_id, "seq": {"$gt": after}, "run_id": run_id}
-        async with start_session(self._database) as session:
-            await self._advanced(session)
-            found = await self._events.find_one(query, sort=[("seq", ASCENDING)], session=session)
-        return Event.from_document(found) if found else None
+        return await self._first({"session_id": session_id, "seq": {"$gt": after}, "run_id": run_id})
 
     async def finish_of(self, session_id: str, run_id: str, *, after: int) -> Event | None:
         """The run's `finish`, if it stands behind `after`; sees every write until now."""
@@ -108,9 +104,12 @@ class EventLog:
             "run_id": run_id,
             "event_type": "finish",
         }
+        return await self._first(query)
+
+    async def _first(self, query: dict[str, Any]) -> Event | None:
         async with start_session(self._database) as session:
             await self._advanced(session)
-            found = await self._events.find_one(query, session=session)
+            found = await self._events.find_one(query, sort=[("seq", ASCENDING)], session=session)
         return Event.from_document(found) if found else None
 
     async def digest(self, session_id: str, run_id: str, *, after: int, upto: int | None = None) -> str:
@@ -244,6 +243,17 @@ def _without_documents(error: BulkWriteError) -> BulkWriteError:
     return BulkWriteError(details)
 
 
+def token_time(token: Mapping[str, Any] | None) -> Timestamp | None:
+    """The cluster time that a resume token begins with; None for one of another form.
+
+    The token is a key string in hexadecimal digits, which begins with a timestamp: `82`, seconds, increment.
+    """
+    data = (token or {}).get("_data")
+    if not isinstance(data, str) or not data.startswith("82") or len(data) < 18:
+        return None
+    return Timestamp(int(data[2:10], 16), int(data[10:18], 16))
+
+
 class Changes:
     """An open change stream and how far it has come."""
 
@@ -263,11 +273,13 @@ class Changes:
         Raises `PyMongoError` when the stream cannot go on; events may then be missing.
         """
         # What was majority-committed before an empty answer was asked for cannot come after it. The time that
-        # the empty answer itself carries is newer than what it looked at.
+        # the empty answer itself carries is newer than what it looked at. A mongos may still hold back what
+        # one shard gave, until the others have come as far: only its token says how far that is.
         asked_at = self._session.operation_time
         change = await self._stream.try_next()
         if change is None:
-            self.position = asked_at or self.position
+            known = [time for time in (asked_at, token_time(self._stream.resume_token)) if time is not None]
+            self.position = max(self.position, min(known, default=self.position))
             return None
         self.position = change["clusterTime"]
         return Event.from_document(change["fullDocument"])

@@ -112,9 +112,14 @@ class Event(Draft, frozen=True, kw_only=True):
     def to_document(self) -> dict[str, Any]:
         """The MongoDB document, in the field order of the wire."""
         head = self._head()
-        head["_id"] = head.pop("event_id")
         waited = {} if self.emitted_at is None else {"emitted_at": self.emitted_at}
-        return {"_id": head.pop("_id"), **head, "data": self.data, **waited, "expires_at": self.expires_at}
+        return {
+            "_id": head.pop("event_id"),
+            **head,
+            "data": self.data,
+            **waited,
+            "expires_at": self.expires_at,
+        }
 
     def to_json(self) -> bytes:
         """The frame's JSON: one line, and the same bytes whoever encodes it, live, replayed or archived."""

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
 
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq import Queue, Worker
 from rq.command import send_stop_job_command
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
@@ -21,6 +27,12 @@ from tailrace.runs import Run
 from tailrace.settings import Settings
 
 __all__ = ["PERFORM", "Jobs", "cancel_channel", "connect_redis", "job_id", "job_ids"]
+
+T = TypeVar("T")
+
+THREADS = 4  # of its own: a Redis that hangs must not take those that others wait for
+ANSWER_SECONDS = 2.0  # for one command
+AWAY_SECONDS = 0.2  # after none came: then those who wait for a thread are told at once, and wait no longer
 
 # Named by string, so that the API process imports no agent code.
 PERFORM = "tailrace_worker.job.perform"
@@ -62,9 +74,26 @@ class Jobs:
     """The queue of runs, seen from the API."""
 
     def __init__(self, settings: Settings) -> None:
-        self._redis = Redis.from_url(settings.redis_url, socket_connect_timeout=2, socket_timeout=5)
+        self._redis = Redis.from_url(
+            settings.redis_url, socket_connect_timeout=2, socket_timeout=ANSWER_SECONDS
+        )
         self._queue = Queue(settings.queue, connection=self._redis, serializer=JSONSerializer)
         self._timeout = int(settings.run_timeout_seconds) + _GRACE_SECONDS
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="jobs")
+        self._away_until = 0.0  # time.monotonic()
+
+    async def _ask(self, question: Callable[[], T]) -> T:
+        """The answer. Raises `RedisError` or `OSError` when there is none in time."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._answered, question)
+
+    def _answered(self, question: Callable[[], T]) -> T:
+        if time.monotonic() < self._away_until:
+            raise RedisTimeoutError("Redis did not answer a moment ago")
+        try:
+            return question()
+        except (RedisConnectionError, RedisTimeoutError, OSError):
+            self._away_until = time.monotonic() + AWAY_SECONDS
+            raise
 
     async def enqueue(self, run: Run) -> None:
         """Hand `run` to a worker.
@@ -72,7 +101,7 @@ class Jobs:
         Raises `EnqueueFailed` when Redis does not answer.
         """
         try:
-            await asyncio.to_thread(self._enqueue, run)
+            await self._ask(partial(self._enqueue, run))
         except (RedisError, OSError) as error:
             raise EnqueueFailed(f"Redis did not take the job of run {run.run_id}: {error}") from error
 
@@ -86,7 +115,12 @@ class Jobs:
             failure_ttl=_FAILURE_TTL,
             description=f"run {run.run_id} of session {run.session_id}, agent {run.agent}",
             at_front=run.attempt > 1,  # it has waited for its turn once, and its readers saw it begin
-            meta={"session_id": run.session_id, "run_id": run.run_id, "attempt": run.attempt},
+            meta={
+                "session_id": run.session_id,
+                "run_id": run.run_id,
+                "attempt": run.attempt,
+                "state": run.state,
+            },
         )
 
     async def waits(self, run: Run) -> bool:
@@ -94,7 +128,7 @@ class Jobs:
 
         Raises `RedisError` or `OSError` when Redis does not answer.
         """
-        return await asyncio.to_thread(self._waits, run)
+        return await self._ask(partial(self._waits, run))
 
     def _waits(self, run: Run) -> bool:
         try:
@@ -103,29 +137,29 @@ class Jobs:
             return False
         if job.get_status(refresh=False) == JobStatus.STARTED:
             return True
-        return job.id in self._queue.get_job_ids()
+        return self._queue.get_job_position(job) is not None
 
     async def served(self) -> bool:
         """Whether any worker serves the queue. Raises like `waits`."""
-        return await asyncio.to_thread(Worker.count, queue=self._queue) > 0
+        return await self._ask(partial(Worker.count, queue=self._queue)) > 0
 
     async def queue_size(self) -> tuple[int, int]:
         """The jobs that wait, and the workers that serve the queue. Raises like `waits`."""
-        return await asyncio.to_thread(lambda: (self._queue.count, Worker.count(queue=self._queue)))
+        return await self._ask(lambda: (self._queue.count, Worker.count(queue=self._queue)))
 
     async def cancel(self, run: Run) -> None:
         """Tell the process that performs `run` to end it, if it listens. Raises like `waits`."""
-        await asyncio.to_thread(self._redis.publish, cancel_channel(run.run_id), b"cancel")
+        await self._ask(partial(self._redis.publish, cancel_channel(run.run_id), b"cancel"))
 
     async def stop(self, run: Run) -> None:
         """Have a run that did not end when told killed by its worker. Raises like `waits`."""
         with contextlib.suppress(NoSuchJobError, InvalidJobOperation):  # it is not running any more
-            await asyncio.to_thread(send_stop_job_command, self._redis, job_id(run), JSONSerializer)
+            await self._ask(partial(send_stop_job_command, self._redis, job_id(run), JSONSerializer))
 
     async def forget(self, named: Sequence[str]) -> None:
         """Delete all that Redis holds of these jobs, wherever they are, if they are. Raises like `waits`."""
         for each in named:
-            await asyncio.to_thread(self._forget, each)
+            await self._ask(partial(self._forget, each))
 
     def _forget(self, job_id: str) -> None:
         # Key by key: RQ's own `delete` looks where the job's hash says it is, and a worker that still beats
@@ -151,8 +185,10 @@ class Jobs:
 
     async def ping(self) -> None:
         """Return if Redis answers; raise `RedisError` or `OSError` otherwise."""
-        await asyncio.to_thread(self._redis.ping)
+        await self._ask(self._redis.ping)
 
     def close(self) -> None:
-        """Close the connections."""
-        self._redis.close()
+        """Close the connections; no thread is left, as who forks afterwards must know."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._redis.close()  # which ends what hangs
+        self._pool.shutdown()

@@ -77,7 +77,8 @@ class Leases:
 
 
 def _held(run: Run) -> dict[str, Any]:
-    return {"_id": run.run_id, "attempt": run.attempt, "active": True}
+    # With the session, by which a sharded cluster knows where the run is.
+    return {"_id": run.run_id, "session_id": run.session_id, "attempt": run.attempt, "active": True}
 
 
 def _run(found: dict[str, Any] | None) -> Run | None:

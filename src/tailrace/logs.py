@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
-
-import msgspec
 
 from tailrace.settings import Settings
 
@@ -20,6 +19,9 @@ _OWN = {*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName", "
 
 # What every line of this task, and of those that it starts, is about.
 _about: ContextVar[Mapping[str, Any]] = ContextVar("about", default={})  # noqa: B039 - never changed
+
+# What a user or an agent said may be in a message: it must not write lines of its own, nor steer a terminal.
+_ESCAPES = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0))}
 
 # They tell of every request at info.
 _TALKATIVE = ("uvicorn.access", "httpx", "httpx2", "httpcore", "httpcore2")
@@ -61,12 +63,18 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 
 
 class _Console(logging.Formatter):
+    """A line a record; a traceback is set in below it, so that no line of an error's text looks like one."""
+
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", datefmt="%H:%M:%S")
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         fields = "".join(f" {name}={value}" for name, value in _fields(record).items())
-        return super().formatMessage(record) + fields
+        return (super().formatMessage(record) + fields).translate(_ESCAPES)
+
+    def formatException(self, ei: Any) -> str:
+        lines = super().formatException(ei).split("\n")
+        return "\n".join(f"  {line}".translate(_ESCAPES) for line in lines)
 
 
 class _Json(logging.Formatter):
@@ -80,4 +88,5 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line, enc_hook=str).decode()
+        # In ASCII, which carries lone surrogates and C1 controls too; msgspec refuses the former.
+        return json.dumps(line, default=str)

@@ -201,6 +201,10 @@ TAIL_LAG = Gauge(
     "How old the newest event was when the change stream returned it, to the second; 0 if it had no more.",
 )
 RUNS = Gauge("tailrace_runs", "Unfinished runs of the whole deployment, by state.", "state")
+ARCHIVE_AGE = Gauge(
+    "tailrace_archive_age_seconds",
+    "Since a pass of `tailrace archive` began that left nothing behind; infinite before the first.",
+)
 QUEUE_JOBS = Gauge("tailrace_queue_jobs", "Jobs that wait in the queue of the whole deployment.")
 QUEUE_WORKERS = Gauge("tailrace_queue_workers", "Workers that serve the queue of the whole deployment.")
 
@@ -213,6 +217,7 @@ GAUGES = (
     TAIL_SILENCE,
     TAIL_LAG,
     RUNS,
+    ARCHIVE_AGE,
     QUEUE_JOBS,
     QUEUE_WORKERS,
 )

@@ -1,12 +1,13 @@
-"""The reaper: one task in each API process that looks for runs whose lease has run out."""
+"""The reaper: in each API process, looks for runs whose lease has run out, or that nobody reads any more."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
+from functools import partial
 
 from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
@@ -35,31 +36,47 @@ async def reaping(
 
     `readers` gives the sessions that have a reader in this process.
     """
-    task = asyncio.create_task(_reap(settings, database, jobs, readers), name="reaper")
+    recovery, presence = Recovery(settings, database, jobs), Presence(database)
+    # Apart: what recovering waits for must not make our readers look gone to the other processes.
+    looks = (
+        _look_again(partial(_recover, database, jobs, recovery)),
+        _look_again(partial(_see, presence, recovery, readers)),
+    )
+    tasks = [asyncio.create_task(look, name="reaper") for look in looks]
     try:
         yield
     finally:
-        await end_task(task)
+        for task in tasks:
+            await end_task(task)
 
 
-async def _reap(
-    settings: Settings, database: Database, jobs: Jobs, readers: Callable[[], Collection[str]]
-) -> None:
-    leases, presence, recovery = Leases(database), Presence(database), Recovery(settings, database, jobs)
+async def _recover(database: Database, jobs: Jobs, recovery: Recovery) -> None:
+    leases = Leases(database)
+    # Those first that need no Redis to end: without it, a queued one ends this look.
+    for run in sorted(await leases.run_out(limit=AT_ONCE), key=lambda run: run.state == "queued"):
+        await recovery.tend(run)
+    for session_id in await Runs(database).stalled(limit=AT_ONCE):
+        await recovery.promote(session_id)
+    for run in await leases.deaf(limit=AT_ONCE):
+        await jobs.stop(run)
+
+
+async def _see(presence: Presence, recovery: Recovery, readers: Callable[[], Collection[str]]) -> None:
+    for run in await presence.look(readers()):
+        await recovery.cancel(run.session_id)
+
+
+async def _look_again(look: Callable[[], Awaitable[None]]) -> None:
     while True:
         # Not all processes at the same moment; whoever is first does it.
         await asyncio.sleep(LOOK_SECONDS * random.uniform(0.7, 1.3))
         try:
-            for run in await leases.run_out(limit=AT_ONCE):
-                await recovery.tend(run)
-            for run in await leases.deaf(limit=AT_ONCE):
-                await jobs.stop(run)
-            for session_id in await Runs(database).stalled(limit=AT_ONCE):
-                await recovery.promote(session_id)
-            for run in await presence.look(readers()):
-                await recovery.cancel(run.session_id)
-        except (PyMongoError, RedisError, OSError) as error:
-            if isinstance(error, PyMongoError) and not is_passing(error):
-                log.exception("The reaper failed", extra={"action": "reap"})
-            else:
+            await look()
+        except Exception as error:
+            # Whatever it is: a process that looks no more would recover nothing, and nobody would know.
+            if isinstance(error, RedisError | OSError) or (
+                isinstance(error, PyMongoError) and is_passing(error)
+            ):
                 log.warning("The reaper waits", extra={"action": "reap", "error": str(error)[:200]})
+            else:
+                log.exception("The reaper failed", extra={"action": "reap"})

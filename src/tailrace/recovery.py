@@ -50,7 +50,7 @@ class Recovery:
         data = {"agent": run.agent}
         queued = Draft(event_type="run_queued", data=data, trace_id=run.trace_id, observation_id=root)
         first = await writer_for(self._database, self._log, run).begin(queued)
-        await self._runs.began(run.run_id, first.seq)
+        await self._runs.began(run, first.seq)
         return msgspec.structs.replace(run, first_seq=first.seq)
 
     async def tend(self, run: Run) -> None:
@@ -136,7 +136,7 @@ class Recovery:
 
     async def finish_queued(self, run: Run, outcome: Outcome) -> bool:
         """Write the end of a run that no worker has; False when one took it first."""
-        own = await self._runs.start(run.run_id, worker=f"recovery:{socket.gethostname()}:{os.getpid()}")
+        own = await self._runs.start(run, worker=f"recovery:{socket.gethostname()}:{os.getpid()}")
         if own is None:
             return False
         try:

@@ -94,7 +94,7 @@ class Runs:
         try:
             # An insert that may use the database's clock.
             await self._collection.update_one(
-                {"_id": run.run_id},
+                _own(run),
                 [{"$set": {**document, **lease_for(LEASE_SECONDS), "last_reader_at": "$$NOW"}}],
                 upsert=True,
             )
@@ -170,10 +170,10 @@ class Runs:
         cursor = self._collection.find(query).sort("created_at", DESCENDING).limit(limit)
         return [run for found in await cursor.to_list(None) if (run := _run(found))]
 
-    async def start(self, run_id: str, *, worker: str) -> Run | None:
+    async def start(self, run: Run, *, worker: str) -> Run | None:
         """Take a queued run for this worker; None when another took it or it has ended."""
         found = await self._collection.find_one_and_update(
-            {"_id": run_id, "state": "queued"},
+            {**_own(run), "state": "queued"},
             [
                 {
                     "$set": {
@@ -188,9 +188,9 @@ class Runs:
         )
         return _run(found)
 
-    async def owns(self, run_id: str, attempt: int) -> bool:
-        """Whether `attempt` is still the one that may write for this run: the fence of `eventlog.Writer`."""
-        query = {"_id": run_id, "attempt": attempt, "finished_at": None}
+    async def owns(self, run: Run) -> bool:
+        """Whether this attempt of `run` is still the one that may write for it: the fence of `Writer`."""
+        query = {**_own(run), "attempt": run.attempt, "finished_at": None}
         return await self._collection.find_one(query, {"_id": 1}) is not None
 
     async def request_cancel(self, session_id: str) -> Run | None:
@@ -209,16 +209,14 @@ class Runs:
         )
         return _run(found)
 
-    async def began(self, run_id: str, first_seq: int) -> None:
+    async def began(self, run: Run, first_seq: int) -> None:
         """Keep where the run's events begin."""
-        await self._collection.update_one({"_id": run_id}, {"$set": {"first_seq": first_seq}})
+        await self._collection.update_one(_own(run), {"$set": {"first_seq": first_seq}})
 
-    async def end(
-        self, run_id: str, attempt: int, *, status: FinishStatus, last_seq: int, error: str | None
-    ) -> bool:
+    async def end(self, run: Run, *, status: FinishStatus, last_seq: int, error: str | None) -> bool:
         """Close the run after its `finish` was written; False when this attempt had lost it."""
         found = await self._collection.update_one(
-            {"_id": run_id, "attempt": attempt, "active": True},
+            {**_own(run), "attempt": run.attempt, "active": True},
             {
                 "$set": {
                     "state": status,
@@ -230,6 +228,11 @@ class Runs:
             },
         )
         return found.modified_count == 1
+
+
+def _own(run: Run) -> dict[str, Any]:
+    # With the session, by which a sharded cluster knows where the run is.
+    return {"_id": run.run_id, "session_id": run.session_id}
 
 
 def _run(found: dict[str, Any] | None) -> Run | None:

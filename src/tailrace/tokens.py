@@ -135,7 +135,7 @@ class Verifier:
         if retention is not None and not _is_retention(retention):
             # Not ignored: what was promised to be gone soon would be kept.
             raise Unauthorized(f"The token's `{RETENTION_CLAIM}` is not {MIN_RETENTION_SECONDS:g} s or more.")
-        kept = None if retention is None else min(float(retention), self._max_retention)
+        kept = None if retention is None else float(min(retention, self._max_retention))
         return Identity(user=claims["sub"], expires_at=expires_at, retention_seconds=kept)
 
     def _claims(self, token: str) -> dict[str, Any]:

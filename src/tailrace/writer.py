@@ -201,22 +201,12 @@ def _before_finish(drafts: Sequence[Draft]) -> Sequence[Draft]:
 
 
 def _carried(draft: Draft) -> Draft:
-    kept = carry_data(
-        {
-            "metadata": draft.metadata,
-            "tags": draft.tags,
-            "parent_ids": draft.parent_ids,
-            "message_id": draft.message_id,
-        }
-    )
-    return msgspec.structs.replace(
-        draft,
-        data=carry_data(draft.data),
-        metadata=kept.get("metadata", {}),
-        tags=tuple(kept.get("tags", ())),
-        parent_ids=tuple(kept.get("parent_ids", ())),
-        message_id=kept.get("message_id"),
-    )
+    """`draft` as MongoDB takes it. Its ids are ours; deltas, which are many, have no tags or metadata."""
+    data = carry_data(draft.data)
+    if not (draft.tags or draft.metadata):
+        return msgspec.structs.replace(draft, data=data)
+    kept = carry_data({"metadata": draft.metadata, "tags": draft.tags})
+    return msgspec.structs.replace(draft, data=data, metadata=kept["metadata"], tags=tuple(kept["tags"]))
 
 
 def _if_waited(emitted_at: float | None, timestamp: float) -> float | None:

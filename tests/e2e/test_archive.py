@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -71,6 +72,16 @@ async def _archived(stack: Stack, mongo: Mongo, sid: str) -> Reader:
     deleted = mongo[stack.settings.mongodb_db]["events"].delete_many({"session_id": sid})
     assert deleted.deleted_count == len(live.events)
     return live
+
+
+async def test_metrics_tell_when_a_pass_last_went_through(stack: Stack) -> None:
+    await _command(stack, "archive")
+    ages: list[float] = []
+    async with stack.client() as client, asyncio.timeout(60):
+        while not ages or ages[-1] > 600:  # it is looked up every five seconds
+            text = (await client.get("/metrics")).text
+            ages += map(float, re.findall(r"^tailrace_archive_age_seconds (.*)$", text, re.MULTILINE))
+            await asyncio.sleep(0.2)
 
 
 async def test_a_replay_from_the_archive_is_the_same_bytes_and_goes_on_into_live(

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import msgspec
 import pytest
+from rq.job import Job
+from rq.serializers import JSONSerializer
 from tests.e2e.shared import shared_settings
 from tests.e2e.stack import Stack, eventually, until
 
 from tailrace.child import free_port
 from tailrace.dashboard import dashboard
+from tailrace.jobs import connect_redis
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +92,42 @@ async def test_an_operator_finds_a_run_by_its_session_and_reads_what_it_is(
     assert queue in {each["name"] for each in queues}
     assert (await page.get("/0/data/workers.json")).json()["workers"]
     assert (await page.get(f"/0/data/job/{job['id']}.json")).json()["status"] == "finished"
+
+
+async def test_an_operator_watches_a_run_go_on_and_sees_how_it_ended(
+    stack: Stack, page: httpx.AsyncClient
+) -> None:
+    sid, queue = f"s{uuid4().hex[:8]}", stack.settings.queue
+    reader = stack.reader(sid)
+    reading = asyncio.create_task(reader.generate("write 300 words"))
+    job_id = (await _job(page, queue, "started", sid))["id"]
+
+    async def shown() -> dict[str, Any]:
+        job = (await page.get(f"/0/data/job/{job_id}.json")).json()
+        return dict(json.loads(job["metadata"]))
+
+    def read_by_rq() -> dict[str, Any]:
+        with closing(connect_redis(stack.settings)) as redis:
+            return dict(Job.fetch(job_id, connection=redis, serializer=JSONSerializer).get_meta())
+
+    seen: list[int] = []
+    async with asyncio.timeout(60):
+        while len(seen) < 2:  # two beats
+            meta = await shown()
+            if meta["state"] == "running" and meta["events"] > max(seen, default=0):
+                seen.append(meta["events"])
+            await asyncio.sleep(0.1)
+    running = read_by_rq()
+    assert (running["session_id"], running["attempt"]) == (sid, 1)
+    assert running["worker"]
+    await reading
+    async with asyncio.timeout(60):
+        while (ended := await shown())["state"] == "running":  # noqa: ASYNC110 - it is in other processes
+            await asyncio.sleep(0.1)
+    assert ended["state"] == "success"
+    # Neither `run_queued`, which stood before, nor `agent_end` and `finish`, which close it.
+    assert ended["events"] == len(reader.events) - 3
+    assert read_by_rq() == ended
 
 
 async def test_a_failed_job_that_is_requeued_does_its_run_no_harm(

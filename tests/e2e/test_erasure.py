@@ -97,7 +97,7 @@ async def test_a_process_that_thaws_after_the_erasure_leaves_nothing(
     finally:
         os.kill(horse, signal.SIGCONT)
     await asyncio.wait_for(reading, 30)
-    await until(lambda: not _grandchildren(stack.worker.pid or 0))
+    await until(lambda: horse not in _grandchildren(stack.worker.pid or 0))
     await _nothing_left(mongo, stack, sid, secret)
     assert (database["sessions"].find_one({"_id": sid}) or {}).keys() == {
         "_id", "last_seq", "erased_at", "sweep_at", "sweeps", "jobs", "traces", "expires_at",

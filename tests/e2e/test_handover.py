@@ -18,6 +18,7 @@ from redis import Redis
 from rq import Queue, Worker
 from tests.e2e.shared import shared_settings
 from tests.e2e.stack import Reader, Stack, until
+from tests.e2e.test_recovery import processes
 
 from tailrace.child import Child
 from tailrace.dev import child_environ
@@ -158,7 +159,7 @@ async def test_a_second_signal_hands_over_at_once_and_the_run_waits_for_a_worker
 async def test_a_frozen_horse_keeps_no_worker_from_leaving(stack: Stack) -> None:
     (reader,), reading = await _reading(stack, 1)
     pool_id = stack.worker.pid or 0
-    (horse,) = (horse for worker in below(pool_id) for horse in below(worker))
+    (horse,) = processes(stack)
     os.kill(horse, signal.SIGSTOP)
     asked = time.monotonic()
     os.kill(pool_id, signal.SIGTERM)

@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 from uuid import uuid4
 
 import msgspec
 import pytest
+from pymongo import MongoClient
 from tests.e2e.shared import shared_settings
 from tests.e2e.stack import Reader, Stack, until
 
@@ -31,6 +33,14 @@ def sid() -> str:
 
 def processes(stack: Stack) -> dict[int, int]:
     """The processes that perform runs, each with the worker that forked it."""
+    with MongoClient[dict[str, Any]](stack.settings.mongodb_url) as mongo:
+        running = mongo[stack.settings.mongodb_db]["runs"].find({"state": "running"}).to_list()
+    performing = {pid for run in running for pid in run["worker"].split(":")}
+    return {pid: worker for pid, worker in _forked(stack).items() if str(pid) in performing}
+
+
+def _forked(stack: Stack) -> dict[int, int]:
+    """The same, and those that wait for a run."""
     listed = subprocess.run(["ps", "-eo", "pid=,ppid=,stat="], capture_output=True, text=True, check=True)
     parents = {
         int(pid): int(parent)
@@ -93,7 +103,7 @@ async def test_a_frozen_horse_loses_its_run_and_writes_nothing_when_it_thaws(sta
     finally:
         os.kill(horse, signal.SIGCONT)
     _check_second_attempt(reader)
-    await until(lambda: horse not in processes(stack))
+    await until(lambda: horse not in _forked(stack))
     replayed = stack.reader(sid, follow="none")
     await replayed.read()
     assert replayed.seqs == reader.seqs

@@ -80,17 +80,19 @@ async def stop_api(topology: Topology, _: Database, rng: random.Random) -> str:
     return await _freeze(topology.apis[rng.randrange(2)].pid, 5)
 
 
-async def _horses(topology: Topology) -> list[int]:
-    """Those that are there, as soon as one is; none if none comes."""
+async def _horses(topology: Topology, database: Database) -> list[int]:
+    """Those that perform a run, as soon as one does, and not the spares; none if none comes."""
     for _ in range(VICTIM_TRIES):
-        if horses := topology.horses():
+        running = await database["runs"].find({"state": "running"}, {"worker": 1}).to_list(None)
+        performing = {pid for run in running for pid in run["worker"].split(":")}
+        if horses := [pid for pid in topology.horses() if str(pid) in performing]:
             return horses
         await asyncio.sleep(0.1)
     return []
 
 
-async def kill_horse(topology: Topology, _: Database, rng: random.Random) -> str:
-    horses = await _horses(topology)
+async def kill_horse(topology: Topology, database: Database, rng: random.Random) -> str:
+    horses = await _horses(topology, database)
     if not horses:
         return "no horse"
     pid = rng.choice(horses)
@@ -98,14 +100,14 @@ async def kill_horse(topology: Topology, _: Database, rng: random.Random) -> str
     return f"{pid}, one of {len(horses)}"
 
 
-async def stop_horse(topology: Topology, _: Database, rng: random.Random) -> str:
-    horses = await _horses(topology)
+async def stop_horse(topology: Topology, database: Database, rng: random.Random) -> str:
+    horses = await _horses(topology, database)
     return await _freeze(rng.choice(horses) if horses else None, 12)
 
 
-async def kill_worker(topology: Topology, _: Database, rng: random.Random) -> str:
+async def kill_worker(topology: Topology, database: Database, rng: random.Random) -> str:
     """Its horse dies with it: only the lease tells of that."""
-    horses = topology.horses()
+    horses = await _horses(topology, database)
     if not horses:
         return "no horse"
     horse = rng.choice(horses)

@@ -273,7 +273,7 @@ class Topology:
             child.kill()
 
     def horses(self) -> list[int]:
-        """The processes that perform runs: the pools' grandchildren."""
+        """The processes that perform runs, and the spares: the pools' grandchildren."""
         parents: dict[int, int] = {}
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from pymongo import MongoClient
 from tests.e2e.leftovers import in_mongo, in_redis
+from tests.e2e.stack import until
 from tests.records import a_run
 
 from tailrace.api.limits.runslots import RunSlots
@@ -129,6 +130,18 @@ async def test_an_erasure_that_was_cut_off_anywhere_is_finished_by_another_proce
         async with asyncio.timeout(30):
             while in_mongo(mongo, settings, "'s1'", SECRET) or in_redis(settings, run.run_id):
                 await second.again("s1")
+
+
+async def test_a_document_that_is_no_run_keeps_no_other_session_from_its_erasure(
+    settings: Settings, database: Database, jobs: Jobs, run: Run, mongo: MongoClient[dict[str, Any]]
+) -> None:
+    mongo[settings.mongodb_db]["runs"].update_one({"_id": run.run_id}, {"$set": {"state": "dreaming"}})
+    await _stored(database, "s2")
+    erasure = Erasure(settings, database, jobs)
+    assert await erasure.erase("s1", "alice")
+    assert await erasure.erase("s2", "alice")
+    async with erasure.kept():
+        await until(lambda: not in_mongo(mongo, settings, "'s2'"))
 
 
 async def test_what_is_written_late_is_swept(

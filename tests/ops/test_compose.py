@@ -21,7 +21,7 @@ from tailrace.settings import Settings, variable
 COMPOSE = Compose()
 SERVICES = COMPOSE.services
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
-ONE_SHOTS = {"mongo-init", "mongosh"}
+ONE_SHOTS = {"mongo-init", "mongosh", "archive"}
 NGINX = (ROOT / "ops/nginx/nginx.conf").read_text(encoding="utf-8")
 PAGE = (ROOT / "docs/deployment.md").read_text(encoding="utf-8")
 NAMES = {variable(field) for field in Settings.__struct_fields__}
@@ -89,6 +89,15 @@ def test_every_variable_of_our_processes_is_a_setting(name: str) -> None:
     assert {name if name in NAMES else name.removesuffix("_FILE") for name in own} <= NAMES
     assert given - own <= {"PATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
     assert started_with(name).log_format == "json"
+
+
+def test_archive_is_where_the_apis_look_for_it() -> None:
+    given = "TAILRACE_ARCHIVE_URL"
+    for name in (*APIS, "archive"):
+        assert SERVICES[name]["environment"][given] == f"${{{given}:-}}"
+        assert SERVICES[name]["env_file"] == SERVICES["worker"]["env_file"]  # with the store's own variables
+    assert COMPOSE.command("archive") == ["tailrace", "archive"]
+    assert "--extra archive" in (ROOT / "ops/Dockerfile").read_text(encoding="utf-8")
 
 
 def test_both_apis_are_alike() -> None:

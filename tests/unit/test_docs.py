@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tailrace.api.app import create_app
+from tailrace.cli import main
 from tailrace.events import CHANNELS
 from tailrace.settings import Settings
 
@@ -45,6 +46,15 @@ def _pages() -> list[Path]:
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", _pages(), ids=lambda page: page.name)
+def test_commands_and_recipes_that_a_page_names_are_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"(?:^|[`/] ?|\" )tailrace ([a-z][a-z-]+)", text, re.MULTILINE)
+    assert set(named) <= main.commands.keys()
+    recipes = re.findall(r"mongosh (?:.*/)?(\w+\.js)", text)
+    assert {name for name in recipes if not (ROOT / "ops/mongosh" / name).exists()} == set()
 
 
 @pytest.mark.parametrize(

@@ -52,12 +52,25 @@ def main(arguments: list[str] | None = None) -> int:
 def _supervise(settings: Settings, count: int) -> int:
     from tailrace_worker.exporter import exported
     from tailrace_worker.pool import Pool
-    from tailrace_worker.worker import preload, work
+    from tailrace_worker.preload import preload
+    from tailrace_worker.worker import work
 
     configure(settings)
     preload(settings)
-    with exported(settings):
-        return Pool(lambda: work(settings), count=count, handover_seconds=settings.handover_seconds).run()
+    with exported(settings) as exporter:
+
+        def perform() -> int:
+            if exporter is not None:
+                exporter.forget()
+            return work(settings)
+
+        pool = Pool(
+            perform,
+            count=count,
+            handover_seconds=settings.handover_seconds,
+            beside=exporter.tend if exporter is not None else lambda: None,
+        )
+        return pool.run()
 
 
 def _count(text: str) -> int:

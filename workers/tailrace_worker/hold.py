@@ -122,7 +122,7 @@ def _heard(hold: Hold) -> Iterator[None]:
 async def _listen(settings: Settings, hold: Hold, run_id: str) -> None:
     """Hear the word at once. Without Redis the beat sees the flag, up to its two seconds later."""
     while True:
-        with suppress(RedisError, OSError):
+        with suppress(RedisError, OSError, PyMongoError):
             async with redis.Redis.from_url(settings.redis_url, socket_connect_timeout=2) as client:
                 await _hear(client, hold, run_id)
         await asyncio.sleep(_LISTEN_AGAIN_SECONDS)

@@ -12,9 +12,8 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, aclosing, closing
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -27,10 +26,10 @@ from tailrace.jobs import Jobs
 from tailrace.logs import bound
 from tailrace.messages import Message, Messages, prompt_id
 from tailrace.metrics import CANCEL_SECONDS, FIRST_EVENT_SECONDS, RUN_SECONDS
-from tailrace.mongo import Database, connect, patiently
+from tailrace.mongo import Database, patiently
 from tailrace.recovery import Recovery
 from tailrace.runs import Run, Runs
-from tailrace.settings import Settings, read_env_file
+from tailrace.settings import Settings
 from tailrace.writer import Writer
 from tailrace_worker.agents import AgentContext, build_agent, build_model
 from tailrace_worker.ancestry import Ancestry
@@ -38,8 +37,10 @@ from tailrace_worker.conversation import content_of, to_langchain
 from tailrace_worker.emitter import Emitter
 from tailrace_worker.envelope import Envelope
 from tailrace_worker.failures import explain
+from tailrace_worker.groundwork import groundwork
 from tailrace_worker.hold import Hold, held
 from tailrace_worker.keeper import keeping
+from tailrace_worker.progress import Progress, shown
 from tailrace_worker.recorder import Recorder
 from tailrace_worker.tracing import Trace, traced
 from tailrace_worker.translate import Translator
@@ -51,27 +52,8 @@ log = logging.getLogger(__name__)
 
 def perform(session_id: str, run_id: str) -> None:
     """Run the agent of one run to its `finish`; named by string in `tailrace.jobs.PERFORM`."""
-    settings = Settings.from_env(read_env_file(Path(".env"), os.environ))
-    _run_to_end(_connected(settings, session_id, run_id))
-
-
-def _run_to_end(work: Coroutine[Any, Any, None]) -> None:
-    with asyncio.Runner() as runner:
-        loop = runner.get_loop()
-        task = loop.create_task(work)
-        while not task.done():
-            try:
-                loop.run_until_complete(task)
-            except SystemExit:
-                # A tool's `sys.exit()`: asyncio stops the loop for it, though the task that awaits the tool
-                # gets it as well. Go on, so that the run is told its end.
-                continue
-        task.result()
-
-
-async def _connected(settings: Settings, session_id: str, run_id: str) -> None:
-    async with connect(settings) as database:
-        await perform_run(settings, database, session_id, run_id, give_up=_die)
+    with groundwork() as ground:
+        ground.run(perform_run(ground.settings, ground.database, session_id, run_id, give_up=_die))
 
 
 def _die() -> None:
@@ -103,8 +85,9 @@ async def perform_run(
             async with (
                 held(settings, database, run) as hold,
                 keeping(settings, run, hold, give_up=give_up),
+                shown(settings, run, then=trace.stored) as progress,
             ):
-                await _Performance(settings, database, run, trace, hold).play()
+                await _Performance(settings, database, run, trace=trace, hold=hold, progress=progress).play()
             await _promote_next(settings, database, session_id)
         except Fenced:
             log.warning("the run was taken away", extra={"session_id": session_id, "run_id": run_id})
@@ -126,7 +109,7 @@ async def _promote_next(settings: Settings, database: Database, session_id: str)
 async def _taken(runs: Runs, queued: Run) -> Run | None:
     session_id, run_id = queued.session_id, queued.run_id
     worker = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
-    if (run := await patiently(lambda: runs.start(run_id, worker=worker))) is not None:
+    if (run := await patiently(lambda: runs.start(queued, worker=worker))) is not None:
         return run
     # The answer to a first try may have been lost: then the run is ours already.
     found = await patiently(lambda: runs.get(session_id, run_id))
@@ -136,8 +119,18 @@ async def _taken(runs: Runs, queued: Run) -> Run | None:
 class _Performance:
     """One run on its way from `agent_start` to `finish`."""
 
-    def __init__(self, settings: Settings, database: Database, run: Run, trace: Trace, hold: Hold) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        run: Run,
+        *,
+        trace: Trace,
+        hold: Hold,
+        progress: Progress,
+    ) -> None:
         self._hold = hold
+        self._progress = progress
         self._settings = settings
         self._database = database
         self._run = run
@@ -158,7 +151,7 @@ class _Performance:
             self._trace.begins(writer.last_seq)
         outcome = Outcome(status="success")
         try:
-            async with Emitter(writer, on_stored=self._trace.stored) as emitter:
+            async with Emitter(writer, on_stored=self._progress.stored) as emitter:
                 outcome = await self._outcome(emitter)
         except Fenced:
             raise
@@ -184,6 +177,7 @@ class _Performance:
             trace_id=self._trace.trace_id,
             observation_id=self._trace.root_id,
         )
+        self._progress.state = outcome.status
         took = time.time() - (self._run.started_at or time.time())
         RUN_SECONDS.observe(took)
         log.info(
@@ -212,18 +206,22 @@ class _Performance:
         return writer_for(self._database, event_log, self._run)
 
     async def _outcome(self, emitter: Emitter) -> Outcome:
-        messages, run = Messages(self._database), self._run
-        count = self._settings.history_messages
-        earlier = (
-            await patiently(lambda: messages.last(run.session_id, count, but=run.run_id)) if count else []
-        )
-        recorder = Recorder(emitter, await message_writer_for(self._database, run), self._envelope)
-        await recorder.begin(run, model=run.model or self._settings.model)
-        outcome = await self._guarded(recorder, earlier)
+        async with asyncio.TaskGroup() as looks:
+            earlier = looks.create_task(self._earlier())
+            messages = looks.create_task(message_writer_for(self._database, self._run))
+        recorder = Recorder(emitter, messages.result(), self._envelope)
+        await recorder.begin(self._run, model=self._run.model or self._settings.model)
+        outcome = await self._guarded(recorder, earlier.result())
         partial = "complete" if outcome.status == "success" else outcome.status
         await recorder.record(self._translator.close(status="error" if partial == "timeout" else partial))
         await recorder.flush()
         return outcome
+
+    async def _earlier(self) -> list[Message]:
+        messages, count, run = Messages(self._database), self._settings.history_messages, self._run
+        if not count:
+            return []
+        return await patiently(lambda: messages.last(run.session_id, count, but=run.run_id))
 
     async def _guarded(self, recorder: Recorder, earlier: list[Message]) -> Outcome:
         """The outcome of the agent, whatever it raises: only `Fenced` gets through."""

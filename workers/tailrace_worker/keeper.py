@@ -72,11 +72,11 @@ class _Keeper:
         await end_task(beating)
 
     async def _beat(self) -> None:
-        # A client of this thread's loop; it connects at the first beat, which a short run does not see.
+        # A short run does not see the first beat, and needs no client of this thread's loop.
+        await asyncio.sleep(BEAT_SECONDS)
         async with connect(self._settings) as database:
             leases = Leases(database)
             while True:
-                await asyncio.sleep(BEAT_SECONDS)
                 try:
                     self._tell(await leases.renew(self._run))
                 except Exception as error:
@@ -84,6 +84,7 @@ class _Keeper:
                     log.warning(
                         "the lease was not renewed", extra={"action": "lease", "error": str(error)[:200]}
                     )
+                await asyncio.sleep(BEAT_SECONDS)
 
     def _tell(self, found: Run | None) -> None:
         if self._told is None and (found is None or found.cancel_requested):

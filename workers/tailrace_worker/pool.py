@@ -43,11 +43,20 @@ class _Place(msgspec.Struct, kw_only=True):
 class Pool:
     """Keeps `count` processes alive, each running `work` and exiting with what it returns.
 
-    When they shall end, their runs have `handover_seconds` to finish.
+    When they shall end, their runs have `handover_seconds` to finish. `beside` is called whenever a process
+    has ended, for one that is none of the workers; it may return when to call it again (`time.monotonic()`).
     """
 
-    def __init__(self, work: Callable[[], int], *, count: int, handover_seconds: float) -> None:
+    def __init__(
+        self,
+        work: Callable[[], int],
+        *,
+        count: int,
+        handover_seconds: float,
+        beside: Callable[[], float | None] = lambda: None,
+    ) -> None:
         self._work = work
+        self._beside = beside
         self._handover_seconds = handover_seconds
         self._places = [_Place() for _ in range(count)]
         self._asked = 0.0  # monotonic, when it was first asked to end
@@ -65,6 +74,7 @@ class Pool:
             signal.signal(number, _wake)
         while not self._stopping or self._alive():
             self._reap()
+            self._beside_due = self._beside()
             if not self._stopping:
                 self._start_due()
             if self._alive() or not self._stopping:
@@ -137,7 +147,8 @@ class Pool:
     def _wait(self) -> None:
         """Until a signal comes, or something is due."""
         dues = [place.due for place in self._places if place.pid is None and not self._stopping]
-        dues += [self._kill_at] if self._kill_at is not None else []
+        dues += [self._beside_due] if self._beside_due is not None else []
+        dues += [self._kill_at] if self._kill_at not in (None, math.inf) else []
         timeout = max(0.0, min(dues) - time.monotonic()) if dues else None
         ready, _, _ = select.select([self._pipe[0]], [], [], timeout)
         if ready and any(number in _STOP for number in os.read(self._pipe[0], 4096)):

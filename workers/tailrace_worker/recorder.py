@@ -35,10 +35,12 @@ class Recorder:
                 await self._messages.add(output)
 
     async def begin(self, run: Run, *, model: str) -> None:
-        """Tell that the agent starts, and what it was asked."""
+        """Tell that the agent starts, and what it was asked; the former is durable on return."""
         await self._emitter.emit(self._envelope.draft("agent_start", {"agent": run.agent, "model": model}))
         prompt = self._prompt(run)
         await self._messages.begin(prompt)
+        # Building an agent may take long, and holds up the loop: by then readers shall see that it starts.
+        await self._emitter.flush()
         await self._emitter.emit(self._envelope.completed(prompt))
 
     def _prompt(self, run: Run) -> Message:

@@ -15,7 +15,7 @@ from langchain_core.tools import BaseTool, ToolException, tool
 
 from tailrace.mongo import Database
 
-__all__ = ["calculate", "make_tools", "tell_time"]
+__all__ = ["calculate", "calculator", "clock", "make_tools", "tell_time"]
 
 MAX_EXPRESSION = 500  # characters
 MAX_DIGITS = 2_000  # of an integer result; more says nothing to a reader and takes long to compute
@@ -121,19 +121,22 @@ def tell_time(timezone: str, now: datetime) -> str:
     return f"{local:%A, %d %B %Y, %H:%M:%S} in {timezone} ({local:%Z}, UTC{local:%z})"
 
 
+# Made once: a tool's schema takes Pydantic a millisecond, and each run would begin by so much later.
+@tool("calculator")
+def calculator(expression: Annotated[str, "Such as 12 * (3 + 4) or sqrt(2)"]) -> str:
+    """Compute an arithmetic expression exactly."""
+    return calculate(expression)
+
+
+@tool("clock")
+def clock(timezone: Annotated[str, "An IANA time zone, such as Europe/Berlin"] = "UTC") -> str:
+    """Tell the date and time now in a time zone."""
+    return tell_time(timezone, datetime.now(UTC))
+
+
 def make_tools(database: Database, session_id: str) -> list[BaseTool]:
     """The three tools for one run. The session is the run's, never the model's to choose."""
     notes = Notes(database, session_id)
-
-    @tool("calculator")
-    def calculator(expression: Annotated[str, "Such as 12 * (3 + 4) or sqrt(2)"]) -> str:
-        """Compute an arithmetic expression exactly."""
-        return calculate(expression)
-
-    @tool("clock")
-    def clock(timezone: Annotated[str, "An IANA time zone, such as Europe/Berlin"] = "UTC") -> str:
-        """Tell the date and time now in a time zone."""
-        return tell_time(timezone, datetime.now(UTC))
 
     @tool("notes")
     async def keep_notes(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import gc
-import importlib
 import logging
 import os
 import signal
@@ -13,8 +11,9 @@ import sys
 import time
 from contextlib import closing, suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
+import msgspec
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -30,13 +29,14 @@ from tailrace.mongo import connect
 from tailrace.recovery import Recovery
 from tailrace.runs import Runs
 from tailrace.settings import Settings
-from tailrace_worker.agents import registry
+from tailrace_worker.groundwork import lay
 from tailrace_worker.hold import HAND_OVER
 from tailrace_worker.leaving import Leaving
 from tailrace_worker.report import report
+from tailrace_worker.spare import Order, Spares
 from tailrace_worker.tracing import tell_lost
 
-__all__ = ["RunWorker", "die_with_parent", "preload", "work"]
+__all__ = ["RunWorker", "die_with_parent", "work"]
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +71,9 @@ class RunWorker(Worker):
         self._pid = os.getpid()
         self._leaving = Leaving(handover_seconds=settings.handover_seconds)
         self._horse_status: int | None = None  # as `waitpid` gives it
+        self._spares = Spares(self._be_horse)
+        self._forking = False
+        self._missed: int | None = None  # the signal that came while it forked
 
     @property
     def ended_on_request(self) -> bool:
@@ -93,10 +96,54 @@ class RunWorker(Worker):
         except RedisError as error:
             log.warning("Redis is away while a run goes on: %s", error, extra={"action": "heartbeat"})
 
-    def main_work_horse(self, job: Job, queue: Queue) -> None:
-        """A horse must not outlive its worker: nobody would see how it ends."""
-        die_with_parent(signal.SIGKILL, self._pid)
+    def dequeue_job_and_maintain_ttl(
+        self, timeout: int | None, max_idle_time: int | None = None
+    ) -> tuple[Job, Queue] | None:
+        """The next job, awaited with a spare at hand."""
+        self._keep_spare()
+        return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+
+    def run_maintenance_tasks(self) -> None:
+        """RQ calls this every few seconds while there is no job."""
+        super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
+        self._keep_spare()
+
+    def _keep_spare(self) -> None:
+        # A wish to stop is heeded afterwards: RQ raises it in the handler, and in a fork that would be lost.
+        self._forking = True
+        try:
+            self._spares.keep()
+        finally:
+            self._forking = False
+        if self._missed is not None:
+            self.request_stop(self._missed, None)
+
+    def fork_work_horse(self, job: Job, queue: Queue) -> None:
+        """Give the job to the spare."""
+        assert self.execution is not None  # RQ has made it by now
+        self._horse_pid = self._spares.give(Order(job_id=job.id, execution_id=self.execution.id))
+
+    def _be_horse(self, pipe: int) -> NoReturn:
+        """Runs in the spare: wait for the job, and perform it."""
+        os.setpgrp()  # RQ kills a horse with all that it started
+        die_with_parent(signal.SIGKILL, self._pid)  # else nobody would see how it ends
         settle()  # the worker's numbers are the worker's to report
+        ground = lay(self._settings)
+        with suppress(RedisError):  # no order comes without Redis
+            self.connection.ping()
+        said = ground.wait(pipe)
+        os.close(pipe)
+        if not said:
+            os._exit(0)
+        order = msgspec.json.decode(said, type=Order)
+        job = Job.fetch(order.job_id, connection=self.connection, serializer=self.serializer)
+        self.execution = Execution(order.execution_id, job.id, self.connection, worker_name=self.name)
+        self.main_work_horse(job, self.queues[0])
+        os._exit(0)
+
+    def main_work_horse(self, job: Job, queue: Queue) -> None:
+        """Runs in the horse."""
+        os.environ.update(RQ_WORKER_ID=self.name, RQ_JOB_ID=job.id)  # as RQ does
         if job.enqueued_at is not None:
             QUEUE_SECONDS.observe((now() - job.enqueued_at).total_seconds())
         super().main_work_horse(job, queue)
@@ -170,6 +217,9 @@ class RunWorker(Worker):
         """Let the run finish, for as long as it may. The first SIGTERM or SIGINT comes here."""
         if os.getpid() != self._pid:
             return  # a horse that has no handlers of its own yet
+        if self._forking:
+            self._missed = signum
+            return
         self._leaving.begin()
         super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
 
@@ -226,27 +276,6 @@ def die_with_parent(sig: signal.Signals, parent: int) -> None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, int(sig))
     if os.getppid() != parent:
         os._exit(1)
-
-
-def preload(settings: Settings) -> None:
-    """Import what runs need, before forking: a horse then starts in milliseconds and shares the memory.
-
-    An agent's module that cannot be imported is named in the log; its runs will say so too.
-    """
-    modules = ["tailrace_worker.job", "langchain.agents", "tzdata"]
-    modules += [place.partition(":")[0] for place in registry(settings).values()]
-    if settings.tracing:
-        modules += ["tailrace_worker.langfuse_trace", "httpcore"]  # which httpx imports at its first client
-    if settings.model != "offline":
-        provider = settings.model.partition(":")[0] if ":" in settings.model else "openai"
-        modules.append(f"langchain_{provider.replace('-', '_')}")
-    for module in dict.fromkeys(modules):
-        try:
-            importlib.import_module(module)
-        except Exception as error:
-            log.warning("%s cannot be imported: %s: %s", module, type(error).__name__, error)
-    gc.collect()
-    gc.freeze()  # else the first collection in each horse would touch, and copy, every page
 
 
 def work(settings: Settings) -> int:

@@ -23,6 +23,7 @@ from tailrace.api.schema import openapi
 from tailrace.api.services import Services, provide_services
 from tailrace.api.session import well_formed
 from tailrace.archive import ArchivedLog, ObjectStore
+from tailrace.archive.passes import Passes
 from tailrace.erasure import Erasure
 from tailrace.eventlog import EventLog
 from tailrace.jobs import Jobs
@@ -118,7 +119,7 @@ async def _services(settings: Settings) -> AsyncIterator[Services]:
                     erasure=erasure,
                     live=live,
                     limits=limits,
-                    figures=Figures(live, runs, jobs),
+                    figures=Figures(live, runs, jobs, Passes(database) if store else None),
                 )
         finally:
             jobs.close()

@@ -20,7 +20,7 @@ BODIES_OF_A_USER = 4  # read at once; the next wait unread, in the sender's buff
 MAX_VALUES = 10_000  # JSON values and keys: a million empty lists would hold up every stream for two seconds
 
 
-def json_only(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+async def json_only(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
     """Guard: refuse a body of another content type.
 
     A form that a foreign page submits carries no JSON type, so this is a wall against forged requests too.

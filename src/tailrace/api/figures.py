@@ -10,6 +10,7 @@ from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
 from tailrace import metrics
+from tailrace.archive.passes import Passes
 from tailrace.exposition import Exposition
 from tailrace.jobs import Jobs
 from tailrace.live import Live
@@ -25,10 +26,11 @@ ANSWER_SECONDS = 1.0  # for each; without an answer its figures are left out
 class Figures:
     """The metrics of an API process."""
 
-    def __init__(self, live: Live, runs: Runs, jobs: Jobs) -> None:
+    def __init__(self, live: Live, runs: Runs, jobs: Jobs, passes: Passes | None) -> None:
         self._live = live
         self._runs = runs
         self._jobs = jobs
+        self._passes = passes  # None without an archive
         self._looked_at = float("-inf")
         self._outside: dict[Gauge, dict[str, float]] = {}
         self._exposition = Exposition(metrics.API, self._gauges, process=True)
@@ -49,9 +51,10 @@ class Figures:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 counts = await self._runs.unfinished()
+                age = {metrics.ARCHIVE_AGE: {"": await self._passes.age()}} if self._passes else {}
         except (PyMongoError, OSError, RuntimeError):  # the driver's lock makes the last of a timeout
             return {}
-        return {metrics.RUNS: {state: float(count) for state, count in counts.items()}}
+        return {metrics.RUNS: {state: float(count) for state, count in counts.items()}, **age}
 
     async def _ask_redis(self) -> dict[Gauge, dict[str, float]]:
         try:

@@ -115,7 +115,7 @@ def _(error: HTTPException) -> _Answer:
     if error.status_code == 500 and error.detail == "client disconnected prematurely":
         return _Answer(_plain(400, "The body ended early."))  # nobody reads it, and nothing is wrong here
     if error.status_code == 500:
-        return _Answer(_plain(500, "Something went wrong in the server. It has been logged."))
+        return _answer.dispatch(Exception)(error)
     return _Answer(_plain(error.status_code, error.detail[:MAX_SHOWN]), dict(error.headers or {}))
 
 

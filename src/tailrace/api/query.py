@@ -49,7 +49,7 @@ def page_limit(text: str | None) -> int:
     return DEFAULT_LIMIT if text is None else whole(text, 1, MAX_LIMIT)
 
 
-def each_once(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+async def each_once(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
     """Guard: refuse a query that names a parameter twice: one reader would take the first, one the last.
 
     Raises `ValidationException` (400) that names the parameter.

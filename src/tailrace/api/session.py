@@ -24,7 +24,7 @@ __all__ = ["SessionId", "owned_session", "well_formed"]
 SessionId = Annotated[str, PathParameter(schema_extra={"pattern": f"^{SESSION_ID.pattern}$"})]
 
 
-def well_formed(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+async def well_formed(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
     """Guard: refuse a `session_id` in the path that cannot be one.
 
     Raises `ValidationException` (400).

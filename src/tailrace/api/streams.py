@@ -61,8 +61,8 @@ async def generate(  # noqa: PLR0917 - Litestar passes them by name
     # Before the run is stored: who is told to come back later must not have started one.
     with await services.limits.stream(request.user.user) as held:
         run = await start_run(services, request.user, session_id, data, idempotency_key=key)
-        # The first request of a key may be about to write the run's first event.
-        after = run.first_seq - 1 if run.first_seq else (await services.log.bounds(session_id)).last
+        # Without `first_seq` it is the repeat of a request that is about to write the run's first event.
+        after = (run.first_seq or run.behind_seq + 1) - 1
         # A repeat of a run that has ended: its events may have expired, and its finish would never come.
         until = Until(kind="replay" if run.finished_at else "finish", run_id=run.run_id)
         opening = _ready(session_id, Start(after=after, last=after + 1), run.run_id)
@@ -101,7 +101,7 @@ async def stream_continue(  # noqa: PLR0917 - Litestar passes them by name
         last_event_id=last_event_header or last_event_id or None,
         since_timestamp=since,
     )
-    running = await _running(services, session_id, run, run_id)
+    running = await _running(services, run)
     until = _until(follow, running, run_id)
     if until.kind == "replay" and start.reset is None and start.after >= _replay_end(start, run):
         return ASGIResponse(status_code=204, headers={"cache-control": "no-store"})
@@ -144,11 +144,11 @@ async def _chosen(services: Services, session_id: str, run_id: str | None) -> Ru
     return run
 
 
-async def _running(services: Services, session_id: str, run: Run | None, run_id: str | None) -> Run | None:
+async def _running(services: Services, run: Run | None) -> Run | None:
     """`run` if its `finish` is still to come."""
     if run is None or run.finished_at is not None:
         return None
-    last = await services.log.last(session_id)
+    last = await services.log.last(run.session_id)
     # The `finish` is written a moment before the run is marked as ended.
     finished = last is not None and last.event_type == "finish" and last.run_id == run.run_id
     return None if finished else run

@@ -99,26 +99,30 @@ class ArchivedLog(EventLog):
 
     async def _lines(self, segment: Segment) -> Lines | None:
         """The segment's lines; None when they are lost."""
-        async with self._loads:  # whoever waits for the same segment finds it then
-            lines = self._kept.get(segment.key)
-            if lines is None:
-                try:
-                    lines = await self._loaded(segment)
-                except ArchiveDamaged as error:
-                    words = {"action": "archive", "session_id": segment.session_id, "error": str(error)}
-                    log.error("A part of the archive is lost", extra=words)
-                    return None
-                self._kept[segment.key] = lines
-            self._kept.move_to_end(segment.key)
-            while len(self._kept) > 1 and sum(kept.size for kept in self._kept.values()) > KEPT_BYTES:
-                self._kept.popitem(last=False)
-            return lines
+        lines = self._kept.get(segment.key)
+        if lines is None:
+            async with self._loads:  # whoever waits for the same segment finds it then
+                lines = self._kept.get(segment.key) or await self._loaded(segment)
+        if lines is not None:
+            self._keep(segment.key, lines)
+        return lines
 
-    async def _loaded(self, segment: Segment) -> Lines:
+    def _keep(self, key: str, lines: Lines) -> None:
+        self._kept[key] = lines
+        self._kept.move_to_end(key)
+        while len(self._kept) > 1 and sum(kept.size for kept in self._kept.values()) > KEPT_BYTES:
+            self._kept.popitem(last=False)
+
+    async def _loaded(self, segment: Segment) -> Lines | None:
         packed = await self._store.read(segment.key)
-        if packed is None:
-            raise ArchiveDamaged(f"{segment.key} is not there.")
-        return await asyncio.to_thread(unpack, segment, packed)
+        try:
+            if packed is None:
+                raise ArchiveDamaged(f"{segment.key} is not there.")
+            return await asyncio.to_thread(unpack, segment, packed)
+        except ArchiveDamaged as error:
+            words = {"action": "archive", "session_id": segment.session_id, "error": str(error)}
+            log.error("A part of the archive is lost", extra=words)
+            return None
 
 
 def _next(events: Sequence[Event], after: int) -> Sequence[Event]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from tailrace.devserver import DEFAULT_DATA_DIR
 from tailrace.errors import SettingError, TailraceError
 from tailrace.settings import read_env_file
 
-__all__ = ["as_json_option", "data_dir_option", "environ", "main"]
+__all__ = ["as_json_option", "data_dir_option", "environ", "main", "seconds_of"]
 
 # Of a command; the others need `api`.
 _EXTRAS = {"dev": "api,worker,embedded", "worker": "worker", "archive": "archive"}
+
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 _EXAMPLES = """\b
 Examples:
@@ -59,6 +62,16 @@ def _said(error: Exception, command: str) -> str | None:
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("tailrace"):
         return f"This needs {error.name}: pip install 'tailrace[{_EXTRAS.get(command, 'api')}]'"
     return None
+
+
+def seconds_of(option: str, text: str, *, least: int = 0) -> float:
+    """The seconds in `text`, a number from `least` on and a unit. Raises `SettingError` for the option."""
+    match = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
+    if match is None or int(match[1]) < least:
+        raise SettingError(
+            f"{option} {text!r} is not allowed: it must be a number and s, m, h or d, as in 30d."
+        )
+    return float(int(match[1]) * _UNITS[match[2]])
 
 
 def environ() -> dict[str, str]:

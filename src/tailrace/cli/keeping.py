@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from tailrace.cli.group import as_json_option, environ, main
+from tailrace.cli.group import as_json_option, environ, main, seconds_of
 from tailrace.errors import ArchiveUnavailable, SettingError
 from tailrace.settings import Settings
 
@@ -84,7 +84,7 @@ def archive(older_than: str, as_json: bool) -> None:
     settings = Settings.from_env(environ())
     if not settings.archive_url:
         raise SettingError("Archiving needs TAILRACE_ARCHIVE_URL, such as s3://BUCKET/PREFIX.")
-    seconds = _seconds(older_than)
+    seconds = seconds_of("--older-than", older_than)
 
     def said(archived: Archived) -> None:
         if as_json:
@@ -101,11 +101,13 @@ async def _archive(settings: Settings, seconds: float, said: Callable[[Archived]
     """Archive what is there to archive; what kept sessions from it."""
     from tailrace.archive import ObjectStore
     from tailrace.archive.archiver import Archiver
+    from tailrace.archive.passes import Passes
     from tailrace.mongo import connect, ensure_indexes
 
     store = ObjectStore.of(settings)
     assert store is not None
     failures = []
+    began_at = time.time()
     try:
         async with connect(settings) as database:
             await ensure_indexes(database)  # where two archivers collide
@@ -120,15 +122,11 @@ async def _archive(settings: Settings, seconds: float, said: Callable[[Archived]
                 else:
                     if archived is not None:
                         said(archived)
+            if not failures:
+                await Passes(database).went_through(began_at)
     finally:
         store.close()
     return failures
-
-
-def _seconds(text: str) -> float:
-    if not (match := re.fullmatch(r"([0-9]{1,9})([smhd])", text)):
-        raise SettingError(f"--older-than {text!r} is not allowed: it must be a number and s, m, h or d.")
-    return float(int(match[1]) * {"s": 1, "m": 60, "h": 3_600, "d": _DAY}[match[2]])
 
 
 def _told(done: int, all_: int) -> None:

@@ -12,6 +12,7 @@ import msgspec
 
 from tailrace.cli.group import as_json_option, data_dir_option, environ, main
 from tailrace.dashboard import DEFAULT_PORT
+from tailrace.errors import SettingError
 from tailrace.settings import Settings
 
 __all__: list[str] = []
@@ -73,22 +74,41 @@ def worker(number: int) -> None:
 
 
 @main.command("init-db")
+@click.option("--sharded", is_flag=True, help="Shard the collections too; MONGODB_URL names the mongos.")
+@click.option("--ranges", is_flag=True, help="With --sharded: by ranges of session ids, for zones.")
 @as_json_option
-def init_db(as_json: bool) -> None:
-    """Make the indexes that MongoDB lacks; harmless to repeat."""
+def init_db(sharded: bool, ranges: bool, as_json: bool) -> None:
+    """Make the indexes that MongoDB lacks; harmless to repeat.
+
+    With --sharded, MONGODB_URL leads to the mongos of a sharded cluster. Events, messages, runs and archived
+    segments are sharded by session_id, sessions and notes by _id, which is the session's id; what else there
+    is stays on the database's first shard. Keys are hashed: sessions spread evenly, whatever their ids are.
+    With --ranges they are not, so that zones can keep the sessions whose ids begin with the name of a region
+    in that region. A cluster that is sharded by the one cannot go over to the other by this command.
+
+    docs/scaling.md says when a cluster is worth it, and what else it needs.
+    """
     import asyncio
 
     from tailrace.mongo import connect, ensure_indexes
+    from tailrace.sharding import KEYS, shard
 
+    if ranges and not sharded:
+        raise SettingError("--ranges says how --sharded shards: give both.")
     settings = Settings.from_env(environ())
 
-    async def make() -> dict[str, list[str]]:
+    async def make() -> tuple[dict[str, list[str]], list[str]]:
         async with connect(settings) as database:
-            return await ensure_indexes(database)
+            made = await ensure_indexes(database)
+            return made, await shard(database, ranges=ranges) if sharded else []
 
-    made = asyncio.run(make())
+    made, shards = asyncio.run(make())
     if as_json:
-        click.echo(msgspec.json.encode({"database": settings.mongodb_db, "indexes": made}))
+        found = {"database": settings.mongodb_db, "indexes": made}
+        click.echo(msgspec.json.encode({**found, "sharded": shards} if sharded else found))
         return
     for collection, names in made.items():
         click.echo(f"{settings.mongodb_db}.{collection}: {', '.join(names)}")
+    for collection in shards:
+        by = f"{KEYS[collection]}{'' if ranges else ', hashed'}"
+        click.echo(f"{settings.mongodb_db}.{collection}: sharded by {by}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,9 +9,8 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from tailrace.cli.group import as_json_option, environ, main
+from tailrace.cli.group import as_json_option, environ, main, seconds_of
 from tailrace.devserver import DevServer
-from tailrace.errors import SettingError
 from tailrace.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,17 +18,17 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
-_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_of_dev_server = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="For the dev server that uses this directory.",
+)
 
 
 @main.command()
 @click.option("--user", required=True, help="Whose token it is.")
 @click.option("--expires", default="30d", show_default=True, help="A number and s, m, h or d.")
-@click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="For the dev server that uses this directory.",
-)
+@_of_dev_server
 def token(user: str, expires: str, data_dir: Path | None) -> None:
     """Print a bearer token, and nothing else."""
     from tailrace.tokens import mint
@@ -38,15 +36,7 @@ def token(user: str, expires: str, data_dir: Path | None) -> None:
     settings = Settings.from_env(environ())
     if data_dir is not None:
         settings = DevServer.of(data_dir).apply(settings)
-    click.echo(mint(settings, user=user, seconds=_seconds(expires)))
-
-
-def _seconds(text: str) -> float:
-    if not (match := re.fullmatch(r"([0-9]{1,9})([smhd])", text)) or not int(match[1]):
-        raise SettingError(
-            f"--expires {text!r} is not allowed: it must be a number and s, m, h or d, as in 30d."
-        )
-    return float(int(match[1]) * _UNITS[match[2]])
+    click.echo(mint(settings, user=user, seconds=seconds_of("--expires", expires, least=1)))
 
 
 @main.command()
@@ -64,11 +54,7 @@ def settings(as_json: bool) -> None:
 @main.command()
 @click.option("--url", help="The address that browsers use; the API is looked at from there.")
 @click.option("--token", help="Bearer token for it.  [default: one made with TAILRACE_JWT_SECRET]")
-@click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="For the dev server that uses this directory.",
-)
+@_of_dev_server
 @as_json_option
 def doctor(url: str | None, token: str | None, data_dir: Path | None, as_json: bool) -> None:
     """Check a deployment, and say what to do about what is wrong.

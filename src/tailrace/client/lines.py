@@ -11,7 +11,7 @@ import msgspec
 from tailrace.client.audit import SessionReport
 from tailrace.client.frame import Frame
 
-__all__ = ["answer_of", "line_of", "report_of", "tool_line_of"]
+__all__ = ["answer_of", "harmless", "line_of", "report_of", "tool_line_of"]
 
 _WIDTH = 100  # characters of an event's text in a line
 # Everything below a space but tab and line feed, and C1: an agent's text must not move the cursor, set
@@ -23,7 +23,12 @@ def answer_of(frame: Frame) -> str:
     """The text that `frame` adds to the answer; empty for all but a text delta."""
     if frame.type != "message_delta":
         return ""
-    return _CONTROL.sub("", str(frame.data.get("delta", "")))
+    return harmless(str(frame.data.get("delta", "")))
+
+
+def harmless(text: str) -> str:
+    """`text` without control characters, but for tabs and line feeds."""
+    return _CONTROL.sub("", text)
 
 
 def tool_line_of(frame: Frame) -> str:
@@ -89,5 +94,5 @@ def _short(value: Any) -> str:
     if value is None:
         return ""
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    line = _CONTROL.sub("", text[: 4 * _WIDTH].replace("\n", "⏎").replace("\t", " "))
+    line = harmless(text[: 4 * _WIDTH].replace("\n", "⏎").replace("\t", " "))
     return line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…"

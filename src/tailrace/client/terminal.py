@@ -18,7 +18,7 @@ from tailrace.client.cursor import Follow
 from tailrace.client.errors import ClientError
 from tailrace.client.frame import Frame
 from tailrace.client.interrupt import cancelling_on_interrupt
-from tailrace.client.lines import answer_of, line_of, report_of, tool_line_of
+from tailrace.client.lines import answer_of, harmless, line_of, report_of, tool_line_of
 from tailrace.client.since import since_of
 
 __all__ = ["cancel", "chat", "tail", "verify"]
@@ -93,7 +93,7 @@ async def _chat(client: Client, session: str, prompt: str, agent: str | None, as
     if mid_line:
         print(flush=True)
     if status != "success":
-        print(error or f"The run ended with status {status}.", file=sys.stderr)
+        print(harmless(error) or f"The run ended with status {status}.", file=sys.stderr)
     if not as_json:
         _note(f'Go on with: tailrace chat --session {session} "…"')
     return 0 if status == "success" else 1
@@ -172,5 +172,5 @@ def _run(work: Coroutine[Any, Any, int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ClientError, ValueError) as error:
-        print(f"{error}", file=sys.stderr)
+        print(harmless(str(error)), file=sys.stderr)
         return 1

@@ -17,6 +17,7 @@ from pymongo.errors import OperationFailure
 from tailrace.doctor.finding import Finding, bad, fair, good
 from tailrace.mongo import INDEXES, Database, settled
 from tailrace.settings import Settings
+from tailrace.sharding import KEYS, unsharded
 
 __all__ = ["checks"]
 
@@ -37,7 +38,7 @@ def checks(settings: Settings, database: Database) -> list[Callable[[], Awaitabl
 async def _replica_set(_: Settings, database: Database) -> list[Finding]:
     hello = await database.client.admin.command("hello")
     if hello.get("msg") == "isdbgrid":
-        return [good("replica set", "a sharded cluster, by mongos")]
+        return [good("replica set", "a sharded cluster, by mongos"), await _sharding(database)]
     if "setName" not in hello:
         advice = "Start it with --replSet rs0 and run rs.initiate() once: change streams need it."
         return [bad("replica set", "MongoDB runs without a replica set", advice)]
@@ -49,6 +50,13 @@ async def _replica_set(_: Settings, database: Database) -> list[Finding]:
     if members < 3:
         return [fair("replica set", saw, "Run three members: with fewer, the loss of one ends all writes.")]
     return [good("replica set", saw)]
+
+
+async def _sharding(database: Database) -> Finding:
+    if missing := await unsharded(database):
+        advice = "Run `tailrace init-db --sharded`: until then all of it is on the database's first shard."
+        return fair("sharding", f"not sharded: {', '.join(missing)}", advice)
+    return good("sharding", f"{len(KEYS)} collections are sharded")
 
 
 async def _version(_: Settings, database: Database) -> list[Finding]:
@@ -70,18 +78,20 @@ async def _indexes(settings: Settings, database: Database) -> list[Finding]:
 
 
 async def _oplog(_: Settings, database: Database) -> list[Finding]:
+    if (await database.client.admin.command("hello")).get("msg") == "isdbgrid":
+        return []  # each shard has its own, which a mongos does not show
     oplog = database.client["local"]["oplog.rs"]
     try:
         first = await oplog.find_one(sort=[("$natural", 1)])
         last = await oplog.find_one(sort=[("$natural", -1)])
-        size = (await database.client["local"].command("collStats", "oplog.rs"))["maxSize"]
-        used = (await database.client["local"].command("collStats", "oplog.rs"))["size"]
+        stats = await database.client["local"].command("collStats", "oplog.rs")
     except OperationFailure:
         return [fair("oplog", "it may not be read with this user", "Grant clusterMonitor to see its window.")]
     assert first is not None  # a replica set has written its own beginning
     assert last is not None
     hours = (last["ts"].time - first["ts"].time) / 3600
-    full = used / size if size else 1.0
+    size = stats["maxSize"]
+    full = stats["size"] / size if size else 1.0
     saw = f"reaches back {hours:.1f} h and is {full:.0%} full of {size / 2**20:,.0f} MiB"
     if full > 0.9 and hours < OPLOG_HOURS:  # else it is short because the deployment is young
         advice = (

@@ -9,7 +9,7 @@ from contextlib import closing
 from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
-from tailrace.doctor import api, database, queue
+from tailrace.doctor import api, archive, database, queue
 from tailrace.doctor.finding import Finding, bad
 from tailrace.jobs import connect_redis
 from tailrace.mongo import connect
@@ -28,7 +28,8 @@ async def examine(settings: Settings, *, url: str | None, token: str | None) -> 
     Writes nothing that stays: what it inserts it deletes. `token` is for `url`; None mints one.
     """
     async with connect(settings) as mongo:
-        looked = [each async for each in _all("MongoDB", database.checks(settings, mongo), _MONGO_ADVICE)]
+        stored = [*database.checks(settings, mongo), *archive.checks(settings, mongo)]
+        looked = [each async for each in _all("MongoDB", stored, _MONGO_ADVICE)]
         for finding in looked:
             yield finding
         with closing(connect_redis(settings)) as redis:

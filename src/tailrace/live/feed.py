@@ -168,7 +168,7 @@ class Feed:
                 yield await self._jump(page[0].seq)
                 continue
             before = self._seq
-            chunk = self._taken(map(frame, _contiguous(page)))
+            chunk = self._taken(map(frame, page))
             taken = self._seq - before
             if taken:
                 self._hole.passed()
@@ -236,11 +236,3 @@ def _next_limit(limit: int, taken: int, read: int, size: int) -> int:
     if taken < read:
         return taken
     return limit if size > CHUNK_BYTES // 4 else min(PAGE, 4 * limit)
-
-
-def _contiguous(page: Sequence[Event]) -> Sequence[Event]:
-    """`page` up to its first hole."""
-    for nth, event in enumerate(page):
-        if event.seq != page[0].seq + nth:
-            return page[:nth]
-    return page

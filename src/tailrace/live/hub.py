@@ -50,7 +50,7 @@ class Hub:
             channel.subscriptions.discard(subscription)
             if not channel.subscriptions and self._channels.get(session_id) is channel:
                 del self._channels[session_id]
-                if self.filter_is_wrong():
+                if self._filter_is_stale():  # no more than that: thousands may leave at once
                     self.changed.set()
 
     def covers(self, session_id: str) -> bool:
@@ -68,8 +68,10 @@ class Hub:
 
     def filter_is_wrong(self) -> bool:
         """Whether a session with a reader is not watched, or too many are watched that have none."""
-        stale = len(self._covered) - len(self._channels)
-        return not self._channels.keys() <= self._covered or stale > STALE_SESSIONS + len(self._channels)
+        return not self._channels.keys() <= self._covered or self._filter_is_stale()
+
+    def _filter_is_stale(self) -> bool:
+        return len(self._covered) > STALE_SESSIONS + 2 * len(self._channels)
 
     def cover(self, sessions: frozenset[str]) -> None:
         """The tail now watches exactly `sessions`, and delivers all that it watched before until here."""

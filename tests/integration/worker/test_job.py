@@ -204,7 +204,7 @@ async def test_a_missing_package_or_key_is_named(
 
 async def test_a_run_that_takes_too_long_times_out(scene: Scene) -> None:
     scene.settings = msgspec.structs.replace(
-        scene.settings, run_timeout_seconds=0.5, offline_tokens_per_second=50.0
+        scene.settings, run_timeout_seconds=2.0, offline_tokens_per_second=50.0
     )
     events = await scene.perform("write 5000 words")
     assert types(events) == [*BEGIN, *ANSWER, "run_error", "agent_end", "finish"]

@@ -116,6 +116,20 @@ async def test_a_killed_horse_ends_in_one_finish_that_says_lost(
         await eventually(lambda: finished(scene, again))
 
 
+async def test_a_spare_that_is_killed_costs_no_run(settings: Settings, database: Database) -> None:
+    scene = Scene(settings, database)
+    with workers(scene.settings) as process:
+        worker = await child_of(process.pid)
+        for _ in range(2):
+            os.kill(await child_of(worker), signal.SIGKILL)
+            run_id = await enqueue(scene, "what is 2+2?")
+            await eventually(lambda run_id=run_id: finished(scene, run_id))  # type: ignore[misc]
+    assert {event.attempt for event in await scene.events()} == {1}
+    assert [event.data["status"] for event in await scene.events() if event.event_type == "finish"] == [
+        "success", "success",
+    ]  # fmt: skip
+
+
 async def test_a_horse_dies_with_its_worker_and_another_worker_starts(
     settings: Settings, database: Database
 ) -> None:

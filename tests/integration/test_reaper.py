@@ -1,0 +1,74 @@
+"""The reaper, where something keeps it from its work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from tests.e2e.stack import until
+from tests.records import a_run
+
+from tailrace import reaper
+from tailrace.jobs import Jobs
+from tailrace.mongo import Database
+from tailrace.reaper import reaping
+from tailrace.runs import Run, Runs
+from tailrace.settings import Settings
+
+LONG_AGO = datetime.now(UTC) - timedelta(hours=1)
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reaper, "LOOK_SECONDS", 0.02)
+
+
+@pytest.fixture
+def without_redis(settings: Settings) -> Iterator[Jobs]:
+    with closing(Jobs(msgspec.structs.replace(settings, redis_url="redis://127.0.0.1:1/0"))) as jobs:
+        yield jobs
+
+
+async def stored(database: Database, run: Run, **changes: Any) -> Run:
+    """The run, in MongoDB, with changes to its document."""
+    await Runs(database).create(run)
+    own = {"_id": run.run_id, "session_id": run.session_id}
+    await database["runs"].update_one(own, {"$set": changes})
+    return run
+
+
+async def becomes(database: Database, run: Run, **wanted: Any) -> None:
+    """Return when the run's document says so."""
+    async with asyncio.timeout(30):
+        while await database["runs"].find_one({"_id": run.run_id, **wanted}) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+async def test_a_document_that_is_no_run_stops_it_only_until_it_is_gone(
+    settings: Settings, database: Database, without_redis: Jobs, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost = await stored(database, a_run("s1", first_seq=1), state="running", lease_expires_at=LONG_AGO)
+    strange = await stored(database, a_run("s2"), state="dreaming", lease_expires_at=LONG_AGO)
+    async with reaping(settings, database, without_redis, readers=tuple):
+        await until(lambda: "The reaper failed" in caplog.messages)
+        await database["runs"].delete_one({"_id": strange.run_id, "session_id": "s2"})
+        await becomes(database, lost, attempt=2)
+
+
+async def test_without_redis_readers_are_seen_and_lost_runs_end(
+    settings: Settings, database: Database, without_redis: Jobs
+) -> None:
+    queued = a_run("s1", first_seq=1, cancel_after=0.0)
+    past = {"lease_expires_at": LONG_AGO - timedelta(hours=1), "last_reader_at": LONG_AGO}
+    await stored(database, queued, **past)
+    told = {"state": "running", "cancel_requested": True, "lease_expires_at": LONG_AGO}
+    lost = await stored(database, a_run("s2", first_seq=1), **told)
+    async with reaping(settings, database, without_redis, readers=lambda: ["s1"]):
+        await becomes(database, lost, state="cancelled")
+        await becomes(database, queued, last_reader_at={"$gt": LONG_AGO})
+    assert (await database["runs"].find_one({"_id": queued.run_id}) or {})["state"] == "queued"
