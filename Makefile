@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m uv pip install --quiet --python $(BIN)/python -c constraints.txt
 PINS := pyproject.toml constraints.txt
 
-.PHONY: help run test torture torture-proof fuzz check
+.PHONY: help run test torture torture-proof fuzz bench check
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -26,6 +26,9 @@ torture-proof: .venv/.dev ## each planted bug turns a torture run red: ARGS="w1 
 fuzz: .venv/.dev ## bad and random input while others read: MINUTES=2 SEED=1
 	@exec $(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),2) --seed $(or $(SEED),1) $(ARGS)
 
+bench: .venv/.dev ## measure beside what people would use instead: ARGS="--only a,e --quick"
+	@exec $(BIN)/python -m ops.bench $(ARGS)
+
 check: .venv/.dev ## ruff, strict types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,7 +48,7 @@ check: .venv/.dev ## ruff, strict types, import contracts
 
 .venv/.dev: .venv/.uv $(PINS)
 	@echo "Installing …"
-	@$(INSTALL) -e '.[api,worker,embedded,archive,motor,dashboard,dev]'
+	@$(INSTALL) -e '.[api,worker,embedded,archive,motor,dashboard,bench,dev]'
 	@touch $@ .venv/.run
 
 # For the tests of README's queries, of ops/mongosh and of the compose file, which skip without them.

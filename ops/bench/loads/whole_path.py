@@ -1,0 +1,146 @@
+"""(g) The whole path: a prompt, a queue, a worker's process, an agent, the log, the client."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+from ops.bench.agent import TOKENS, TOKENS_PER_SECOND
+from ops.bench.client import Counted, readers
+from ops.bench.deployment import Place, owner
+from ops.bench.histogram import Histogram
+from ops.bench.peer import python_environ
+from ops.bench.process import cpu_seconds, descendants, memory
+from ops.bench.reading import Reading
+from ops.bench.run import Run
+from ops.bench.system import TAILRACE, Server
+
+from tailrace.child import Child
+from tailrace.dev import child_environ
+from tailrace.tokens import mint
+
+__all__ = ["whole_path"]
+
+RUNS = 50
+_POSTS_PER_SECOND = 10.0  # so that all runs are under way together for half of their time
+_PACE_SECONDS = TOKENS / TOKENS_PER_SECOND
+_MODEL_MS = 1_000 / TOKENS_PER_SECOND  # before its first token
+_STARTED = '"event_type":"agent_start"'
+_MARK, _FIRST_EVENT, _END = 3, 4, 5  # places in the load generator's account of a stream
+
+
+def whole_path(run: Run) -> Iterator[Reading]:
+    """50 runs of 160 tokens at 20 a second through RQ workers, posted over 5 s."""
+    count = run.many(RUNS, least=2)
+    for _ in run.interleaved(TAILRACE):
+        run.say(f"(g) {count} runs: {TAILRACE.label}")
+        with (
+            run.deployment.place(0) as place,
+            TAILRACE.server(place) as server,
+            _workers(place, count) as pool,
+        ):
+            _warm(server, place)
+            yield _measured(server, place, pool, count)
+
+
+def _measured(server: Server, place: Place, pool: Child, count: int) -> Reading:
+    assert pool.pid is not None
+    cpu, workers_cpu = cpu_seconds(server.pid), _cpu_of_all(pool.pid)
+    with readers(
+        server.port,
+        _posts(place, "run", count),
+        n=count,
+        inflight=count,
+        rate=_POSTS_PER_SECOND,
+        once=1,
+        finish=1,
+        details=1,
+        mark=_STARTED,
+    ) as client:
+        time.sleep(count / _POSTS_PER_SECOND + 1)
+        private = _private(pool.pid)
+        counted = client.counted(within=60)
+    cpu = cpu_seconds(server.pid) - cpu
+    horses = sorted(private)[-count:]
+    values = {
+        "p50_ms": counted.latency.ms(50),
+        "p99_ms": counted.latency.ms(99),
+        **_moments(counted),
+        "server_cpu_us_per_frame": cpu / max(1, counted.events) * 1e6,
+        "private_mib_per_run": statistics.median(horses) / 2**20,
+        "private_mib_per_run_with_parents": sum(private) / count / 2**20,
+        "worker_cpu_s_per_run": (_cpu_of_all(pool.pid) - workers_cpu) / count,
+        "missing": count * TOKENS - counted.events,
+    }
+    return Reading(
+        load="g", case=f"{RUNS} runs", system=TAILRACE.name, values=values, latency=counted.latency
+    )
+
+
+def _moments(counted: Counted) -> dict[str, float]:
+    started = Histogram.of(stream[_MARK] / 1e9 for stream in counted.streams)
+    token = Histogram.of((stream[_FIRST_EVENT] - stream[_MARK]) / 1e9 for stream in counted.streams)
+    longer = [(stream[_END] - stream[_MARK]) / 1e9 / _PACE_SECONDS - 1 for stream in counted.streams]
+    return {
+        "post_to_agent_start_p50_ms": started.ms(50),
+        "post_to_agent_start_p99_ms": started.ms(99),
+        "first_token_beyond_model_p50_ms": token.ms(50) - _MODEL_MS,
+        "first_token_beyond_model_p99_ms": token.ms(99) - _MODEL_MS,
+        "longest_run_beyond_pace_percent": 100 * max(longer),
+    }
+
+
+@contextmanager
+def _workers(place: Place, count: int) -> Iterator[Child]:
+    settings = place.settings(agents="bench=ops.bench.agent:build")
+    child = Child(
+        "workers",
+        [sys.executable, "-m", "tailrace_worker", "-n", str(count)],
+        log=place.directory / "workers.log",
+        environ=child_environ(settings, python_environ()),
+    )
+    child.start()
+    try:
+        yield child
+    finally:
+        child.stop(patience=10)
+
+
+def _warm(server: Server, place: Place) -> None:
+    """One run, so that the workers are there and the API has done it once."""
+    with readers(server.port, _posts(place, "warm", 1), n=1, once=1, finish=1) as client:
+        client.counted(within=90)
+
+
+def _posts(place: Place, name: str, count: int) -> list[bytes]:
+    body = msgspec.json.encode({"prompt": "Write on.", "agent": "bench"})
+    return [_post(place, f"{name}{nth:03d}", body) for nth in range(count)]
+
+
+def _post(place: Place, session: str, body: bytes) -> bytes:
+    head = (
+        f"POST /api/apps/{session}/agent/generate HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n"
+        f"Authorization: Bearer {mint(place.settings(), user=owner(session))}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def _private(pool: int) -> list[int]:
+    """Bytes that each process of the pool has for itself alone."""
+    found = []
+    for pid in descendants(pool):
+        try:
+            found.append(memory(pid)[1])
+        except (OSError, KeyError):  # it has ended meanwhile
+            continue
+    return found
+
+
+def _cpu_of_all(pool: int) -> float:
+    """CPU seconds of the pool's processes, and of those that have ended under them."""
+    return sum(cpu_seconds(pid, ended=True) for pid in (pool, *descendants(pool)))

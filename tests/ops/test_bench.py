@@ -1,0 +1,47 @@
+"""The benchmark runs and reports; what it measures is not for a test to judge."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+from ops.bench.histogram import Histogram
+from ops.bench.reading import Reading
+
+ROOT = Path(__file__).parents[2]
+
+
+def _bench(out: Path, *options: str, path: str | None = None) -> list[Reading]:
+    environ = {**os.environ, **({} if path is None else {"PATH": path})}
+    small = ("--scale", "0.01", "--rounds", "1", "--out", str(out))
+    argv = [sys.executable, "-m", "ops.bench", *small, *options]
+    done = subprocess.run(
+        argv, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return msgspec.json.decode((out / "readings.json").read_bytes(), type=list[Reading])
+
+
+def test_it_measures_and_reports(tmp_path: Path) -> None:
+    readings = _bench(tmp_path, "--only", "a,e", "--systems", "tailrace")
+    assert [reading.load for reading in readings] == ["a", "a", "e", "e"]
+    assert [reading.values["missing"] for reading in readings] == [0, 0, 0, 0]
+    assert all(reading.latency is not None and reading.latency.count for reading in readings[:2])
+    report = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "| (e) | events/s to one reader |" in report
+    assert "## (a) 500 events/s" in report
+    assert (tmp_path / "replay.svg").read_text(encoding="utf-8").startswith("<svg")
+
+
+def test_without_a_c_compiler_a_slower_load_generator_sees_every_event(tmp_path: Path) -> None:
+    readings = _bench(tmp_path, "--only", "e", "--systems", "floor", path="")
+    assert [reading.values["missing"] for reading in readings] == [0, 0]
+
+
+def test_a_percentile_lies_in_the_bucket_that_holds_its_rank() -> None:
+    one = Histogram.of([0.001] * 98)
+    all_of_them = Histogram.together([one, Histogram.of([0.005, 0.010])])
+    assert [all_of_them.ms(percent) for percent in (50, 98, 99, 100)] == [1, 1, 5, 10]
