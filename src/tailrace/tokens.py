@@ -26,6 +26,7 @@ RETENTION_CLAIM = "tailrace_retention"  # seconds that the events of a session a
 LEEWAY_SECONDS = 10  # clocks of issuer and API may differ by this much
 MAX_TOKEN_CHARACTERS = 8192  # a longer one is an attack on the parser, not a token
 MAX_USER_CHARACTERS = 256
+KEPT_TOKENS = 4096  # that were found good; a client sends the same one again and again
 MIN_RSA_BITS = 2048  # NIST SP 800-131A
 MIN_RETENTION_SECONDS = 60.0  # less, and a run's readers could not connect again
 _MONTH = 30 * 86_400.0
@@ -90,6 +91,7 @@ class Verifier:
         self._max_retention = max_retention  # seconds
         self._audience = audience
         self._issuer = issuer
+        self._good: dict[str, Identity] = {}
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Verifier:
@@ -120,6 +122,15 @@ class Verifier:
 
         Raises `Unauthorized` whatever is wrong with it; the message says what, but never whose it is.
         """
+        identity = self._good.get(token)
+        if identity is None or time.time() >= identity.expires_at:
+            identity = self._identity(token)
+            if len(self._good) >= KEPT_TOKENS:
+                del self._good[next(iter(self._good))]
+            self._good[token] = identity
+        return identity
+
+    def _identity(self, token: str) -> Identity:
         if len(token) > MAX_TOKEN_CHARACTERS:
             raise Unauthorized("The token is too long.")
         try:

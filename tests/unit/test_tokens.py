@@ -15,6 +15,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from tests.e2e.stack import eventually
 
 from tailrace.errors import SettingError, Unauthorized
 from tailrace.settings import Settings
@@ -55,6 +56,34 @@ def test_a_minted_token_proves_its_user(settings: Settings) -> None:
     identity = Verifier.from_settings(settings).verify(mint(settings, user="alice", seconds=60))
     assert identity.user == "alice"
     assert identity.expires_at == pytest.approx(time.time() + 60 + LEEWAY_SECONDS, abs=5)
+
+
+def test_a_token_that_was_good_expires(settings: Settings) -> None:
+    verifier = Verifier.from_settings(settings)
+    token = mint(settings, user="alice", seconds=2 - LEEWAY_SECONDS)
+    identity = verifier.verify(token)
+    assert verifier.verify(token) is identity
+
+    def refused() -> bool:
+        try:
+            verifier.verify(token)
+        except Unauthorized:
+            return True
+        return False
+
+    assert eventually(refused)
+    assert time.time() > identity.expires_at
+
+
+def test_of_many_good_tokens_the_newest_are_remembered(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tailrace.tokens.KEPT_TOKENS", 2)
+    verifier = Verifier.from_settings(settings)
+    tokens = [mint(settings, user=user) for user in ("alice", "bob", "carol")]
+    first, *others = [verifier.verify(token) for token in tokens]
+    assert all(verifier.verify(token) is identity for token, identity in zip(tokens[1:], others, strict=True))
+    assert verifier.verify(tokens[0]) == first
 
 
 def test_a_name_of_any_script_is_a_user(settings: Settings) -> None:
