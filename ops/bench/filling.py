@@ -17,7 +17,7 @@ __all__ = ["filled"]
 _BATCH = 1_000
 
 
-async def filled(place: Place, sessions: Sequence[str], events: int) -> None:
+async def filled(place: Place, sessions: Sequence[str], events: int, *, text_bytes: int = 24) -> None:
     """Write `events` events to each of `sessions`, by the log's own insert."""
     async with connect(place.settings()) as database:
         log = EventLog(database, retention_seconds=86_400)
@@ -26,5 +26,5 @@ async def filled(place: Place, sessions: Sequence[str], events: int) -> None:
                 last = min(first + _BATCH, events + 1)
                 now = time.time()
                 await log.insert(
-                    [event(session, seq, now, stamped(seq) + "x" * 24) for seq in range(first, last)]
+                    [event(session, seq, now, stamped(seq) + "x" * text_bytes) for seq in range(first, last)]
                 )

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 
 import msgspec
+from ops.bench.loads.deaf import ALONE, BESIDE
 from ops.bench.loads.fan_out import LADDER_MS
 from ops.bench.readings import Readings, Spread
 
@@ -36,6 +37,7 @@ def targets(readings: Readings) -> list[Target]:
         *_append(readings),
         *_whole_path(readings),
         *_growth(readings),
+        *_deaf(readings),
     ]
     return [target for target in found if target is not None]
 
@@ -126,6 +128,15 @@ def _growth(readings: Readings) -> Maybe:
                     grown = 100 * ((after.median / before.median) ** (1 / tenfolds) - 1)
                     what = f"{name.rpartition('_')[0]} per ten-fold, {smaller:,} to {larger:,} {noun}"
                     yield _at_most("h", what, Spread.of([grown]), 20, " %")
+
+
+def _deaf(readings: Readings) -> Maybe:
+    alone, beside = readings.value("i", ALONE, _US, "p99_ms"), readings.value("i", BESIDE, _US, "p99_ms")
+    if alone and beside:
+        more = Spread.of([100 * (beside.median / alone.median - 1)])
+        yield _at_most("i", "p99 beside 200 readers that take nothing, over alone", more, 20, " %")
+    grown = readings.value("i", BESIDE, _US, "memory_grown_mib")
+    yield _at_most("i", "memory that they add", grown, 100, " MiB")
 
 
 def _at_most(load: str, what: str, found: Spread | None, most: float, unit: str) -> Target | None:

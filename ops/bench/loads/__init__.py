@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from ops.bench.loads.appending import appending
 from ops.bench.loads.churn import churn
+from ops.bench.loads.deaf import deaf
 from ops.bench.loads.fan_out import fan_out
 from ops.bench.loads.growth import growth
 from ops.bench.loads.idle import idle
@@ -26,4 +27,5 @@ LOADS: Mapping[str, Callable[[Run], Iterator[Reading]]] = {
     "f": appending,
     "g": whole_path,
     "h": growth,
+    "i": deaf,
 }
