@@ -216,8 +216,12 @@ async def test_a_greedy_user_leaves_another_his_stream(
 
 
 async def asked_of(stack: Stack, session_id: str) -> httpx.Response:
+    path, headers = (
+        f"/api/apps/{session_id}/agent/generate",
+        {"prefer": "respond-async"},
+    )  # no stream: none ends
     async with stack.client(user="greedy") as client:
-        return await client.post(f"/api/apps/{session_id}/agent/generate", json={"prompt": "Hello"})
+        return await client.post(path, json={"prompt": "Hello"}, headers=headers)
 
 
 def shown(delays: list[float]) -> str:
