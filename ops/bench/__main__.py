@@ -30,6 +30,7 @@ def main() -> int:
     if files < _FILES and "c" in options.only:
         print(f"Only {files:,} files may be open here: (c) needs {_FILES:,} (ulimit -n).", file=sys.stderr)
     readings: list[Reading] = []
+    status = 0
     try:
         with deployment() as servers:
             run = Run(
@@ -45,9 +46,10 @@ def main() -> int:
                     run.say(f"        {_shown(reading.values)} {reading.note}")
     except KeyboardInterrupt:
         print("Stopped; what was measured is reported.", file=sys.stderr)
+        status = 128 + signal.SIGINT
     print(write_report(options.out, readings, heading=_heading(options)))
     print(f"\nMore in {options.out / 'report.md'}.")
-    return 0
+    return status
 
 
 def _heading(options: argparse.Namespace) -> str:
