@@ -7,7 +7,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,7 @@ from tailrace.dev import child_environ
 from tailrace.settings import Settings
 from tailrace.tokens import mint
 
-__all__ = ["Frame", "Reader", "Stack", "eventually", "until"]
+__all__ = ["Frame", "Reader", "Stack", "eventually", "seen", "until"]
 
 T = TypeVar("T")
 
@@ -42,6 +42,14 @@ async def until(condition: Callable[[], bool], within: float = 60.0) -> None:
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110 - what is waited for is in other processes
             await asyncio.sleep(0.01)
+
+
+async def seen(look: Callable[[], Awaitable[T]], within: float = 60.0) -> T:
+    """The first true value that `look()` gives; fail after `within` seconds."""
+    async with asyncio.timeout(within):
+        while not (value := await look()):  # noqa: ASYNC110 - what is waited for is in other processes
+            await asyncio.sleep(0.05)
+    return value
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ import pytest
 from rq.job import Job
 from rq.serializers import JSONSerializer
 from tests.e2e.shared import shared_settings
-from tests.e2e.stack import Stack, eventually, until
+from tests.e2e.stack import Stack, eventually, seen, until
 
 from tailrace.child import free_port
 from tailrace.dashboard import dashboard
@@ -66,13 +66,12 @@ async def page(address: str) -> AsyncIterator[httpx.AsyncClient]:
 
 async def _job(page: httpx.AsyncClient, queue: str, registry: str, sid: str) -> dict[str, Any]:
     """The session's job, as soon as it is in the registry."""
-    async with asyncio.timeout(60):
-        while True:
-            listed = (await page.get(f"/0/data/jobs/{queue}/{registry}/50/asc/1.json")).json()["jobs"]
-            for job in listed:
-                if sid in job["id"]:
-                    return dict(job)
-            await asyncio.sleep(0.05)
+
+    async def listed() -> dict[str, Any]:
+        jobs = (await page.get(f"/0/data/jobs/{queue}/{registry}/50/asc/1.json")).json()["jobs"]
+        return next((dict(job) for job in jobs if sid in job["id"]), {})
+
+    return await seen(listed)
 
 
 async def test_an_operator_finds_a_run_by_its_session_and_reads_what_it_is(
@@ -110,20 +109,24 @@ async def test_an_operator_watches_a_run_go_on_and_sees_how_it_ended(
         with closing(connect_redis(stack.settings)) as redis:
             return dict(Job.fetch(job_id, connection=redis, serializer=JSONSerializer).get_meta())
 
-    seen: list[int] = []
-    async with asyncio.timeout(60):
-        while len(seen) < 2:  # two beats
-            meta = await shown()
-            if meta["state"] == "running" and meta["events"] > max(seen, default=0):
-                seen.append(meta["events"])
-            await asyncio.sleep(0.1)
+    counts: set[int] = set()
+
+    async def beaten_twice() -> bool:
+        meta = await shown()
+        if meta["state"] == "running" and meta["events"]:
+            counts.add(meta["events"])
+        return len(counts) == 2
+
+    async def ended_meta() -> dict[str, Any]:
+        meta = await shown()
+        return {} if meta["state"] == "running" else meta
+
+    await seen(beaten_twice)
     running = read_by_rq()
     assert (running["session_id"], running["attempt"]) == (sid, 1)
     assert running["worker"]
     await reading
-    async with asyncio.timeout(60):
-        while (ended := await shown())["state"] == "running":  # noqa: ASYNC110 - it is in other processes
-            await asyncio.sleep(0.1)
+    ended = await seen(ended_meta)
     assert ended["state"] == "success"
     # Neither `run_queued`, which stood before, nor `agent_end` and `finish`, which close it.
     assert ended["events"] == len(reader.events) - 3
