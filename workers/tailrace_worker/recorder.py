@@ -24,15 +24,21 @@ class Recorder:
         self._envelope = envelope
 
     async def record(self, outputs: Iterable[Output]) -> None:
-        """Keep the messages among `outputs` and emit the drafts.
+        """Keep the messages among `outputs` and emit the drafts; a tool's start is durable on return.
 
         Raises `Fenced` when the run is no longer this attempt's.
         """
+        tools = False
         for output in outputs:
             if isinstance(output, Draft):
                 await self._emitter.emit(output)
+                tools = tools or output.event_type == "tool_start"
             else:
                 await self._messages.add(output)
+        if tools:
+            # The agent calls its tools when it is asked for more. What they do to the world should not happen
+            # untold, and one that holds up the loop would hold back the event that tells of it.
+            await self._emitter.flush()
 
     async def begin(self, run: Run, *, model: str) -> None:
         """Tell that the agent starts, and what it was asked; the former is durable on return."""

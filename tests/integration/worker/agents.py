@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from langchain.agents import create_agent
+from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
 from langgraph.config import get_stream_writer
+from pymongo import MongoClient
 
 from tailrace.runs import LEASE_SECONDS
 from tailrace_worker.agents import Agent, AgentContext, tool_errors
@@ -107,6 +109,29 @@ def with_tool(context: AgentContext) -> Agent:
     return create_agent(
         CallsOnce(tool=name), [leave, broken, reporting, block, hang], middleware=[tool_errors()]
     )
+
+
+class Witness:
+    """Says much, calls a tool, and reports what the log says last before anything else happens here."""
+
+    def __init__(self, context: AgentContext) -> None:
+        self._context = context
+
+    async def astream(self, input: Any, *, stream_mode: Any, config: Any) -> AsyncIterator[Any]:
+        for nth in range(100):
+            yield "custom", nth
+        call = AIMessage("", id="ai", tool_calls=[{"id": "call_1", "name": "any", "args": {}}])
+        yield "updates", {"model": {"messages": [call]}}
+        settings, run = self._context.settings, self._context.run
+        with MongoClient[dict[str, Any]](settings.mongodb_url) as client:
+            events = client[settings.mongodb_db]["events"]
+            last = events.find_one({"session_id": run.session_id}, sort=[("seq", -1)]) or {}
+        yield "custom", last["event_type"]
+
+
+def witness(context: AgentContext) -> Agent:
+    """Looks at the log when its tool would run."""
+    return Witness(context)
 
 
 def failing_factory(context: AgentContext) -> Agent:

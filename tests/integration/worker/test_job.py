@@ -18,10 +18,8 @@ from tailrace.sessions import Sessions
 from tailrace.settings import Settings
 from tailrace_worker.job import perform, perform_run
 
-AGENTS = ",".join(
-    f"{name}=tests.integration.worker.agents:{name}"
-    for name in ("refused", "raising", "with_tool", "failing_factory", "no_agent", "later", "missing")
-)
+NAMES = ("refused", "raising", "with_tool", "failing_factory", "no_agent", "later", "missing", "witness")
+AGENTS = ",".join(f"{name}=tests.integration.worker.agents:{name}" for name in NAMES)
 ANSWER = ["message_start", "message_delta", "message_complete"]
 TOOL = ["message_start", "tool_args_delta", "message_complete", "tool_start", "tool_end", "message_complete"]
 BEGIN = ["agent_start", "message_complete"]
@@ -140,6 +138,11 @@ async def test_the_calculator_refuses_as_a_tool_result(scene: Scene) -> None:
     assert only(events, "tool_end").data["status"] == "error"
     assert "more than 2000 digits" in said(events)
     assert events[-1].data["status"] == "success"
+
+
+async def test_a_tool_runs_when_a_majority_has_its_start(scene: Scene) -> None:
+    events = await scene.perform("hello", agent="witness")
+    assert [event.data["value"] for event in events if event.event_type == "custom"][-1] == "tool_start"
 
 
 async def test_what_a_tool_reports_is_told(scene: Scene) -> None:
