@@ -3,42 +3,37 @@
 from __future__ import annotations
 
 import logging
-import socket
-import struct
 from asyncio import TimerHandle, Transport
+from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, ClassVar
+from typing import Any, ClassVar
 
 import msgspec
+from litestar.types import Scope
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from tailrace.api.problems import MEDIA_TYPE, Problem
+from tailrace.api.stall import Stall, cut
+from tailrace.api.stream_connection import StreamConnection
 
-if TYPE_CHECKING:
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as _Protocol
-else:
-    from uvicorn.protocols.http.auto import AutoHTTPProtocol as _Protocol  # h11's, where httptools is not
-
-__all__ = ["Connection", "connection_with"]
+__all__ = ["Connection", "connection_with", "take_over"]
 
 log = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES = 64 * 1024  # of a request's line and headers, or trailers; the parser itself knows no end
 
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER for no time: closing forgets what the kernel still holds
-_COUNTS = hasattr(_Protocol, "on_headers_complete")  # h11 bounds a head by itself
+_EXTENSION = "tailrace.take_over"  # of ASGI, in a request's scope
 
 
-class Connection(_Protocol):
-    """Aborts when nothing that waits to be sent was taken for `stall_seconds`: between once and twice that.
-
-    Nothing less will do: `transport.close()`, which is all that cancelling or failing a request leads to,
-    first waits for what was written to be read. A reader that is slow, but reads, is let live.
+class Connection(HttpToolsProtocol):
+    """Cut when nothing that waits to be sent was taken for `stall_seconds`: between once and twice that. A
+    reader that is slow, but reads, is let live.
 
     A request's head has to be here within `stall_seconds` too (408), in about `MAX_HEAD_BYTES` (431).
     """
 
     stall_seconds: ClassVar[float] = 30.0
-    _look_again: TimerHandle | None = None
+    _stall: Stall | None = None
     _give_up: TimerHandle | None = None  # on the head that is to come
     _unframed = 0  # bytes since the last head, or the last of a body
 
@@ -52,13 +47,15 @@ class Connection(_Protocol):
         self._unframed += len(data)
         super().data_received(data)
         self._await_head()
-        if _COUNTS and self._unframed > MAX_HEAD_BYTES:
+        if self._unframed > MAX_HEAD_BYTES:
             self._refuse(431, f"A request's head must fit into {MAX_HEAD_BYTES // 1024} KiB.")
 
     def on_headers_complete(self) -> None:
         """A head is whole."""
         self._unframed = 0
         super().on_headers_complete()
+        extensions: dict[str, Any] = {_EXTENSION: partial(self._take_over, self.cycle)}
+        self.scope["extensions"] = extensions
 
     def on_body(self, body: bytes) -> None:
         """Some bytes of a body, which is bounded elsewhere."""
@@ -72,7 +69,7 @@ class Connection(_Protocol):
     def pause_writing(self) -> None:
         """The buffer is full: begin to watch it. A timer exists only for as long as this lasts."""
         super().pause_writing()
-        self._watch()
+        self._stall = Stall(self.loop, self.transport, self.stall_seconds)
 
     def resume_writing(self) -> None:
         """The buffer is nearly empty again."""
@@ -81,33 +78,39 @@ class Connection(_Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is closed, by whomever."""
-        self._unwatch()
-        self._stop_awaiting()
         super().connection_lost(exc)
+        self._forget()
 
     def cut(self) -> None:
         """Close at once, without sending what is not sent yet."""
-        if (peer := self.transport.get_extra_info("socket")) is not None:
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self.transport.abort()
+        cut(self.transport)
 
-    def _watch(self) -> None:
-        # Without what the kernel still holds (TIOCOUTQ): a window of a few bytes lets that shrink by a little
-        # for minutes although nobody reads.
-        waiting = self.transport.get_write_buffer_size()
-        self._look_again = self.loop.call_later(self.stall_seconds, self._look, waiting)
+    def _take_over(self, cycle: RequestResponseCycle) -> StreamConnection:
+        stream = StreamConnection(
+            self.loop,
+            self.transport,
+            self.connections,
+            full=self.flow.write_paused,
+            stall_seconds=self.stall_seconds,
+        )
+        # For uvicorn the response is complete, and the connection gone. Requests behind it are not answered.
+        cycle.response_complete = True
+        self.flow.resume_reading()  # to hear of the client's end
+        self.connections.discard(self)
+        self.pipeline.clear()
+        self._forget()
+        self.transport.set_protocol(stream)
+        return stream
+
+    def _forget(self) -> None:
+        self._unwatch()
+        self._stop_awaiting()
+        self.scope = self.parser = None  # type: ignore[assignment]  # both know this object
 
     def _unwatch(self) -> None:
-        if self._look_again is not None:
-            self._look_again.cancel()
-            self._look_again = None
-
-    def _look(self, waiting: int) -> None:
-        if self.transport.get_write_buffer_size() < waiting:
-            self._watch()
-            return
-        log.info("A client that takes nothing is cut", extra={"action": "cut", "waiting_bytes": waiting})
-        self.cut()
+        if self._stall is not None:
+            self._stall.over()
+            self._stall = None
 
     def _await_head(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
@@ -141,6 +144,16 @@ class Connection(_Protocol):
             self.transport.write(_problem(HTTPStatus(status), detail))
         # else: it would be taken for a part of the answer that is being sent
         self.transport.close()
+
+
+def take_over(scope: Scope) -> StreamConnection:
+    """The connection of a request whose head was sent with chunked coding, for its whole body.
+
+    To the server, the response is complete.
+    """
+    extensions: dict[str, Any] = scope["extensions"] or {}
+    connection: StreamConnection = extensions[_EXTENSION]()
+    return connection
 
 
 def _problem(status: HTTPStatus, detail: str) -> bytes:

@@ -15,6 +15,7 @@ from litestar import Litestar
 from tailrace.api.app import create_app
 from tailrace.api.connection import Connection, connection_with
 from tailrace.api.services import Services
+from tailrace.api.stream_connection import StreamConnection
 from tailrace.errors import SettingError
 from tailrace.mongo import end_task
 from tailrace.settings import Settings
@@ -93,7 +94,7 @@ class _Server(uvicorn.Server):
 
     def _cut(self) -> None:
         for connection in tuple(self.server_state.connections):
-            if isinstance(connection, Connection):
+            if isinstance(connection, (Connection, StreamConnection)):
                 connection.cut()
 
 

@@ -2,6 +2,6 @@
 
 from tailrace.live.feed import Feed, Until
 from tailrace.live.live import Live
-from tailrace.live.subscription import Subscription
+from tailrace.live.sink import Sink
 
-__all__ = ["Feed", "Live", "Subscription", "Until"]
+__all__ = ["Feed", "Live", "Sink", "Until"]

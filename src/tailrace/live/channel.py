@@ -6,27 +6,50 @@ behind what is kept here reads history. So a slow reader costs nothing, and memo
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
 
 from tailrace.live.sse import Frame
-from tailrace.live.subscription import Subscription
 
-__all__ = ["MAX_BYTES", "Channel"]
+__all__ = ["CHUNK_BYTES", "MAX_BYTES", "Batch", "Channel", "Reader"]
 
 MAX_BYTES = 256 * 1024  # of frames kept; a reader further behind is served from history
+CHUNK_BYTES = 64 * 1024  # handed over at once; about twice that is what waits for a reader that takes nothing
+TURN = 200  # readers that are woken before other tasks, and the sockets, get a turn
+
+
+class Reader(Protocol):
+    """Whoever waits for a channel's frames."""
+
+    def wake(self) -> None:
+        """Look at the channel: it has more, or lost what it had. Must not raise."""
+        ...
+
+
+class Batch(msgspec.Struct, frozen=True, gc=False):
+    """Frames that follow each other, and their bytes, joined once for all who stand before the first."""
+
+    frames: Sequence[Frame]
+    data: bytes
+    ended: frozenset[str]  # the runs whose `finish` is among them
 
 
 class Channel:
-    """The newest frames of a session, contiguous by `seq`, and the subscriptions that wait for more."""
+    """The newest frames of a session, contiguous by `seq`, and the readers that wait for more."""
 
-    __slots__ = ("_bytes", "_frames", "epoch", "hole", "subscriptions")
+    __slots__ = ("_batch", "_bytes", "_frames", "_waking", "epoch", "hole", "readers")
 
     def __init__(self) -> None:
-        self.subscriptions: set[Subscription] = set()
+        self.readers: set[Reader] = set()
         self.epoch = 0  # grows when events may have been missed; every reader then reads history again
         self.hole = 0  # the newest frame before which one was missing
         self._frames: list[Frame] = []
         self._bytes = 0
+        self._batch: Batch | None = None  # the last that was asked for
+        self._waking = False
 
     @property
     def size(self) -> int:
@@ -57,17 +80,27 @@ class Channel:
             self.lose()
         self._frames.append(frame)
         self._bytes += len(frame.data)
+        self._batch = None
         if self._bytes > MAX_BYTES:
             self._drop_oldest_half()
         self.wake()
         return whole
 
-    def after(self, seq: int) -> Sequence[Frame] | None:
-        """The frames that follow `seq` without a hole; None when those are not here (any more)."""
+    def after(self, seq: int) -> Batch | None:
+        """About a chunk of the frames that follow `seq`, none if there are none yet.
+
+        None when those are not here (any more). The first of them is not `seq + 1` where the order is broken.
+        """
         if not self._frames or self._frames[-1].seq <= seq:
-            return ()
+            return _NOTHING
         newer = self._frames[-1].seq - seq
-        return self._frames[-newer:] if newer <= len(self._frames) else None
+        if newer > len(self._frames):
+            return None
+        # Nearly always, all readers stand at the same place.
+        first = self._frames[-newer]
+        if self._batch is None or self._batch.frames[0] is not first:
+            self._batch = _batch(self._frames[-newer:])
+        return self._batch
 
     def lose(self) -> None:
         """Events may have been missed: forget the frames and begin a new epoch."""
@@ -76,13 +109,19 @@ class Channel:
         self.wake()
 
     def wake(self) -> None:
-        """Let every reader look again."""
-        for subscription in self.subscriptions:
-            subscription.wake()
+        """Let every reader look, in the event loop's next turn: what comes until then goes with it."""
+        if self.readers and not self._waking:
+            self._waking = True
+            asyncio.get_running_loop().call_soon(self._wake_all)
+
+    def _wake_all(self) -> None:
+        self._waking = False
+        _wake(tuple(self.readers))
 
     def _clear(self) -> None:
         self._frames.clear()
         self._bytes = 0
+        self._batch = None
 
     def _drop_oldest_half(self) -> None:
         kept: list[Frame] = []
@@ -94,3 +133,26 @@ class Channel:
             kept.append(frame)
         self._frames = kept[::-1]
         self._bytes = sum(len(frame.data) for frame in kept)
+
+
+_NOTHING = Batch((), b"", frozenset())
+
+
+def _wake(readers: Sequence[Reader]) -> None:
+    for reader in readers[:TURN]:
+        reader.wake()
+    if len(readers) > TURN:
+        asyncio.get_running_loop().call_soon(_wake, readers[TURN:])
+
+
+def _batch(frames: Sequence[Frame]) -> Batch:
+    """The first of `frames`, up to a chunk, or to where their order breaks."""
+    chosen: list[Frame] = []
+    size = 0
+    for frame in frames:
+        if size >= CHUNK_BYTES or (chosen and frame.seq != chosen[-1].seq + 1):
+            break
+        chosen.append(frame)
+        size += len(frame.data)
+    data = chosen[0].data if len(chosen) == 1 else b"".join([frame.data for frame in chosen])
+    return Batch(chosen, data, frozenset(frame.run_id for frame in chosen if frame.event_type == "finish"))

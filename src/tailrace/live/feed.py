@@ -1,44 +1,53 @@
-"""The feed: one reader's bytes, from its cursor through history into live, without a seam."""
+"""The feed: what one reader is sent, from its cursor through history into live, without a seam."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from tailrace.eventlog import EventLog
 from tailrace.events import Event
-from tailrace.live.channel import Channel
+from tailrace.live.channel import CHUNK_BYTES, Batch, Channel
 from tailrace.live.hole import HOLE_SECONDS, Hole, found
 from tailrace.live.hub import Hub
+from tailrace.live.sink import Sink
 from tailrace.live.slots import Turn
 from tailrace.live.sse import KEEP_ALIVE, Frame, frame, notice
-from tailrace.live.subscription import Closing, Subscription
 from tailrace.live.tail import Tail
 from tailrace.metrics import DELIVERY, EMIT_DELIVERY, SENT_BYTES, SENT_EVENTS
 from tailrace.mongo import patiently
 from tailrace.tokens import Identity
 
-__all__ = ["Feed", "State", "Until"]
+__all__ = ["Closing", "Feed", "State", "Until"]
 
-CHUNK_BYTES = 64 * 1024  # handed over at once; twice that is what a reader that takes nothing holds here
+log = logging.getLogger(__name__)
+
 FIRST_PAGE, PAGE = 100, 500  # events of history read at once: at first, and at most
 
 # What a reader is fed from: its history at first, the channel, or history again for it was too slow.
 State = Literal["replaying", "live", "lagged"]
 
+# The reader left; the server leaves; the token has expired; the session is not the reader's any more.
+Closing = Literal["gone", "draining", "token_expired", "revoked", "error"]
+
 # What a stream that is ended says last. One whose reader is gone says nothing.
 _LAST_WORDS: Mapping[Closing, str] = {
     "draining": "stream.rotate",
+    "error": "stream.rotate",
     "token_expired": "stream.expired",
     "revoked": "stream.expired",
 }
 
+# Runs a coroutine as a task that its caller need not keep.
+Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
-class Until(msgspec.Struct, frozen=True, kw_only=True):
+
+class Until(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Where a stream ends by itself."""
 
     kind: Literal["replay", "finish", "never"]  # after history; after the finish of `run_id`; not at all
@@ -46,13 +55,39 @@ class Until(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Feed:
-    """The chunks of one reader's stream: every event after `after`, in order, once.
+    """One reader's stream: every event after `after`, in order, once.
 
     It joins the channel first and waits until the tail covers the session, then reads history up to at least
     that moment, then takes frames from the channel. History that is read before the tail covers the session
     misses what is written in between. A frame that is not `seq + 1` is never sent: the reader goes back to
     history for what is missing.
+
+    A task exists only while history is read. A live reader is an entry in its channel, and what comes is
+    written to its sink there and then.
     """
+
+    __slots__ = (
+        "_channel",
+        "_epoch",
+        "_hole",
+        "_hub",
+        "_log",
+        "_only_run",
+        "_over",
+        "_sent",
+        "_seq",
+        "_sink",
+        "_slots",
+        "_spawn",
+        "_tail",
+        "_task",
+        "_then",
+        "_until",
+        "_woken",
+        "reader",
+        "session_id",
+        "state",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -60,6 +95,7 @@ class Feed:
         hub: Hub,
         tail: Tail,
         slots: Turn,
+        spawn: Spawn,
         *,
         session_id: str,
         reader: Identity,
@@ -67,117 +103,168 @@ class Feed:
         until: Until,
         only_run: str | None = None,
     ) -> None:
-        self.subscription = Subscription()
         self.session_id = session_id
         self.reader = reader
+        self.state: State = "replaying"
         self._log = event_log
         self._hub = hub
         self._tail = tail
         self._slots = slots  # bounds the history reads of the reader's user, and of the whole process
+        self._spawn = spawn
         self._seq = after  # the newest event that was sent or filtered out
         self._until = until
         self._only_run = only_run
-        self._ended = False
         self._hole = Hole(session_id)
-        self.state: State = "replaying"
+        self._channel: Channel | None = None  # None for a replay
+        self._epoch = 0  # the channel's, when history was last read
+        self._task: asyncio.Task[None] | None = None  # while history is read
+        self._woken = _NEVER
+        self._sent = False  # something was sent since the last keep-alive tick
+        self._over = False
 
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """What to send, in pieces of whole frames, until the stream's end or `subscription.close`."""
-        source = self._replay() if self._until.kind == "replay" else self._follow()
-        async for chunk in source:
-            if chunk:
-                self.subscription.sent = True
-                SENT_BYTES.more(len(chunk))
-                yield chunk
-        closing = self.subscription.closing
-        if closing is not None and closing in _LAST_WORDS and not self._ended:
-            yield notice(_LAST_WORDS[closing], {"reason": closing})
+    def open(self, sink: Sink, *, then: Callable[[], object]) -> None:
+        """Send to `sink` from now on, and call `then` once when the stream has ended, whatever ended it."""
+        self._sink = sink
+        self._then = then
+        if self._until.kind != "replay":
+            self._channel = self._hub.join(self.session_id, self)
+        self._read_history()
 
-    @property
-    def _over(self) -> bool:
-        return self._ended or self.subscription.closing is not None
+    def wake(self) -> None:
+        """Look again: the channel changed, or the sink has room."""
+        if self._over:
+            return
+        if self._task is not None:
+            self._woken.set()
+            return
+        try:
+            self._pull()
+        except Exception:
+            self._fail()
 
-    async def _replay(self) -> AsyncIterator[bytes]:
-        async for chunk in self._history(at=None):
-            yield chunk
+    def tick(self) -> None:
+        """Send a comment if nothing was sent since the last tick."""
+        if self._sent or self._over:
+            self._sent = False
+        elif not self._sink.full:
+            self._write(KEEP_ALIVE)
 
-    async def _follow(self) -> AsyncIterator[bytes]:
-        with self._hub.join(self.session_id, self.subscription) as channel:
-            epoch = None
-            while not self._over:
-                if epoch != channel.epoch or channel.after(self._seq) is None:
-                    lagged = epoch == channel.epoch
-                    self.state = "lagged" if lagged else "replaying"
-                    if lagged:
-                        yield notice("stream.lagged", {"seq": self._seq})
-                    while not self._over and not self._hub.covers(self.session_id):
-                        yield await self._idle()
-                    epoch = channel.epoch
-                    async for chunk in self._caught_up(channel):
-                        yield chunk
-                async for chunk in self._live(channel, epoch):
-                    yield chunk
+    def close(self, reason: Closing) -> None:
+        """End the stream now: nothing but a last word is sent any more."""
+        if self._over:
+            return
+        if (words := _LAST_WORDS.get(reason)) is not None:
+            self._write(notice(words, {"reason": reason}))
+        self._end()
 
-    async def _caught_up(self, channel: Channel) -> AsyncIterator[bytes]:
-        """History up to where the channel can go on."""
+    def _end(self) -> None:
+        self._over = True
+        if self._channel is not None:
+            self._hub.leave(self.session_id, self._channel, self)
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+        self._sink.end()
+        self._then()
+
+    def _fail(self) -> None:
+        """The reader shall connect again: the status was sent long ago."""
+        log.exception("A stream failed", extra={"action": "stream", "session_id": self.session_id})
+        self.close("error")
+
+    def _read_history(self) -> None:
+        self._woken = asyncio.Event()
+        self._task = self._spawn(self._catch_up())
+
+    async def _catch_up(self) -> None:
+        """History, up to its end or to where the channel can go on."""
+        try:
+            if self._channel is None:
+                await self._history(at=None)
+            else:
+                await self._to_channel(self._channel)
+        except Exception:
+            if not self._over:
+                self._fail()
+        self._task, self._woken = None, _NEVER
+        if self._channel is None and not self._over:
+            self._end()
+        self.wake()
+
+    async def _to_channel(self, channel: Channel) -> None:
+        while not (self._over or self._hub.covers(self.session_id)):
+            await self._change()
+        self._epoch = channel.epoch
         before, kept = self._seq, channel.first
         if before + 1 < channel.hole:
             self._hole.stand(before)
-        async for chunk in self._history(at=self._tail.position):
-            yield chunk
+        await self._history(at=self._tail.position)
         if not self._over and self._seq == before and kept > before + 1:
-            yield await self._jump(kept)  # the channel has what the log has not, or not any more
-
-    async def _live(self, channel: Channel, epoch: int) -> AsyncIterator[bytes]:
-        """Frames from the channel, until it no longer holds what comes next."""
+            await self._jump(kept)  # the channel has what the log has not, or not any more
         self.state = "live"
-        while not self._over and channel.epoch == epoch:
-            frames = channel.after(self._seq)
-            if frames is None:
-                return
-            before = self._seq
-            chunk = self._taken(frames)
-            if frames and self._seq == before:
-                found("frame", self.session_id, after=before, seq=frames[0].seq)
-                self._hole.stand(before)
-                channel.lose()
-                return
-            if chunk:
-                now = time.time()
-                DELIVERY.observe(now - frames[0].timestamp)
-                EMIT_DELIVERY.observe(now - frames[0].emitted_at)
-            del frames  # a reader that is slow to take the chunk holds nothing else
-            yield chunk if chunk or self._over else await self._idle()
 
-    async def _history(self, at: Any) -> AsyncIterator[bytes]:
-        """What the log holds after `seq`, page by page, seeing everything up to cluster time `at`."""
+    def _pull(self) -> None:
+        """Send what the channel holds; go back to history when it no longer holds what comes next."""
+        channel = self._channel
+        assert channel is not None  # a replay has a task until it is over
+        while not (self._over or self._sink.full):
+            if channel.epoch != self._epoch:
+                self.state = "replaying"
+                return self._read_history()
+            batch = channel.after(self._seq)
+            if batch is None:
+                self.state = "lagged"
+                self._write(notice("stream.lagged", {"seq": self._seq}))
+                return self._read_history()
+            if not batch.frames:
+                return None
+            if batch.frames[0].seq != self._seq + 1:
+                found("frame", self.session_id, after=self._seq, seq=batch.frames[0].seq)
+                self._hole.stand(self._seq)
+                return channel.lose()
+            self._hand_on(batch)
+        return None
+
+    def _hand_on(self, batch: Batch) -> None:
+        if self._only_run is None and self._until.run_id not in batch.ended:
+            self._seq = batch.frames[-1].seq
+            SENT_EVENTS.more(len(batch.frames))
+            data, ended = batch.data, False
+        else:
+            data, ended = self._taken(batch.frames)
+        if data:
+            now = time.time()
+            DELIVERY.observe(now - batch.frames[0].timestamp)
+            EMIT_DELIVERY.observe(now - batch.frames[0].emitted_at)
+            self._write(data)
+        if ended:
+            self._end()
+
+    async def _history(self, at: Any) -> None:
+        """Send what the log holds after `seq`, page by page, seeing everything up to cluster time `at`."""
         at = at or await patiently(self._log.now)
         limit = FIRST_PAGE
         while not self._over:
-            reading = asyncio.ensure_future(self._page(at, limit))
-            reading.add_done_callback(lambda _: self.subscription.wake())
-            try:
-                while not (reading.done() or self._over):
-                    yield await self._idle()
-            finally:
-                reading.cancel()
+            page = await self._page(at, limit)
             if self._over:
-                return  # of a session that is the reader's no more, not even this page
-            page = reading.result()
+                return None  # of a session that is the reader's no more, not even this page
             if page and page[0].seq != self._seq + 1:
-                yield await self._jump(page[0].seq)
+                await self._jump(page[0].seq)
                 continue
             before = self._seq
-            chunk = self._taken(map(frame, page))
+            data, ended = self._taken(map(frame, page))
             taken = self._seq - before
             if taken:
                 self._hole.passed()
-            more = len(page) == limit or taken < len(page)
-            limit = _next_limit(limit, taken, len(page), len(chunk))
-            del page, reading  # a reader that is slow to take the chunk holds nothing else
-            yield chunk
-            if not more:
-                return
+            self._write(data)
+            if ended:
+                return self._end()
+            if len(page) < limit and taken == len(page):
+                return None
+            limit = _next_limit(limit, taken, len(page), len(data))
+            del page, data  # a reader that is slow to take them holds nothing else
+            while self._sink.full and not self._over:
+                await self._change()
+        return None
 
     async def _page(self, at: Any, limit: int) -> Sequence[Event]:
         async with self._slots:
@@ -185,36 +272,42 @@ class Feed:
                 lambda: self._log.read(self.session_id, after=self._seq, limit=limit, at=at)
             )
 
-    async def _jump(self, seq: int) -> bytes:
+    async def _jump(self, seq: int) -> None:
         """Events between the reader and `seq` are gone: say so if they expired, else look again for them.
 
         Not for ever: what is not there after some seconds never will be.
         """
         bounds = await patiently(lambda: self._log.bounds(self.session_id))
+        if self._over:
+            return
         if bounds.first > self._seq + 1:
             self._seq = bounds.first - 1
-            return notice("stream.reset", {"reason": "expired", "from_seq": bounds.first})
-        if self._hole.look(self._seq, seq):
+            self._write(notice("stream.reset", {"reason": "expired", "from_seq": bounds.first}))
+        elif self._hole.look(self._seq, seq):
             await asyncio.sleep(HOLE_SECONDS)
-            return b""
-        self._seq = seq - 1
-        return notice("stream.reset", {"reason": "hole", "from_seq": seq})
+        else:
+            self._seq = seq - 1
+            self._write(notice("stream.reset", {"reason": "hole", "from_seq": seq}))
 
-    async def _idle(self) -> bytes:
-        """Wait for a wake; a comment if one is due, else nothing."""
-        await self.subscription.wait()
-        if not self.subscription.due:
-            return b""
-        self.subscription.due = False
-        return KEEP_ALIVE
+    async def _change(self) -> None:
+        """Wait for a wake; one that came since the last wait counts."""
+        await self._woken.wait()
+        self._woken.clear()
 
-    def _taken(self, frames: Iterable[Frame]) -> bytes:
-        """The bytes of `frames` that this reader gets: about a chunk at most, up to where its stream ends.
+    def _write(self, data: bytes) -> None:
+        if data:
+            self._sent = True
+            SENT_BYTES.more(len(data))
+            self._sink.write(data)
+
+    def _taken(self, frames: Iterable[Frame]) -> tuple[bytes, bool]:
+        """The bytes of `frames` that this reader gets, about a chunk at most, and whether its stream ends.
 
         Never past a hole: then `seq` stays before it.
         """
         chosen: list[bytes] = []
         size = 0
+        ended = False
         for item in frames:
             if item.seq != self._seq + 1:
                 break
@@ -222,13 +315,14 @@ class Feed:
             if self._only_run is None or item.run_id == self._only_run:
                 chosen.append(item.data)
                 size += len(item.data)
-            if item.event_type == "finish" and item.run_id == self._until.run_id:
-                self._ended = True
-                break
-            if size >= CHUNK_BYTES:
+            ended = item.event_type == "finish" and item.run_id == self._until.run_id
+            if ended or size >= CHUNK_BYTES:
                 break
         SENT_EVENTS.more(len(chosen))
-        return b"".join(chosen)
+        return b"".join(chosen), ended
+
+
+_NEVER = asyncio.Event()  # for a feed that waits for nothing
 
 
 def _next_limit(limit: int, taken: int, read: int, size: int) -> int:

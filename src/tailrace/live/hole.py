@@ -27,6 +27,8 @@ def found(where: Literal["channel", "frame", "history"], session_id: str, *, aft
 class Hole:
     """The hole before which one reader stands, if it does; counted once, however often it is looked at."""
 
+    __slots__ = ("_after", "_looks", "_session_id")
+
     def __init__(self, session_id: str) -> None:
         self._session_id = session_id
         self._after: int | None = None  # the newest event before it

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from tailrace.events import Event
-from tailrace.live.channel import Channel
+from tailrace.live.channel import Channel, Reader
 from tailrace.live.hole import found
 from tailrace.live.sse import frame
-from tailrace.live.subscription import Subscription
 
 __all__ = ["Hub"]
 
@@ -35,23 +32,23 @@ class Hub:
         """Bytes kept in all channels."""
         return sum(channel.size for channel in self._channels.values())
 
-    @contextmanager
-    def join(self, session_id: str, subscription: Subscription) -> Iterator[Channel]:
-        """The session's channel, with `subscription` on it for as long as the context lasts."""
+    def join(self, session_id: str, reader: Reader) -> Channel:
+        """The session's channel, which wakes `reader` until it leaves."""
         channel = self._channels.get(session_id)
         if channel is None:
             channel = self._channels[session_id] = Channel()
             if session_id not in self._covered:
                 self.changed.set()
-        channel.subscriptions.add(subscription)
-        try:
-            yield channel
-        finally:
-            channel.subscriptions.discard(subscription)
-            if not channel.subscriptions and self._channels.get(session_id) is channel:
-                del self._channels[session_id]
-                if self._filter_is_stale():  # no more than that: thousands may leave at once
-                    self.changed.set()
+        channel.readers.add(reader)
+        return channel
+
+    def leave(self, session_id: str, channel: Channel, reader: Reader) -> None:
+        """Take the reader from the channel that it joined."""
+        channel.readers.discard(reader)
+        if not channel.readers and self._channels.get(session_id) is channel:
+            del self._channels[session_id]
+            if self._filter_is_stale():  # no more than that: thousands may leave at once
+                self.changed.set()
 
     def covers(self, session_id: str) -> bool:
         """Whether every event of the session from now on will be published here."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
-from typing import Self, get_args
+from typing import Any, Self, get_args
 
 import msgspec
 
@@ -16,6 +15,7 @@ from tailrace.eventlog import EventLog
 from tailrace.live.feed import Feed, State, Until
 from tailrace.live.hub import Hub
 from tailrace.live.revocation import Owners, Revocation
+from tailrace.live.sink import Sink
 from tailrace.live.slots import Slots
 from tailrace.live.tail import Tail
 from tailrace.metrics import STREAMS_OPENED
@@ -50,6 +50,7 @@ class Live:
         self._tail = Tail(event_log, self._hub)
         self.history = Slots(each=READS_OF_A_USER, total=HISTORY_READS)  # whoever reads history takes one
         self._feeds: set[Feed] = set()
+        self._reading: set[asyncio.Task[None]] = set()  # history, for feeds
         self._revocation = Revocation(owners, self._feeds)
         self._draining = False
 
@@ -65,18 +66,19 @@ class Live:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.drain()
-        for task in self._tasks:
+        for task in (*self._tasks, *self._reading):
             await end_task(task)
 
     def feed(
         self, session_id: str, *, reader: Identity, after: int, until: Until, only_run: str | None = None
     ) -> Feed:
-        """A feed of the session's events after `after` for `reader`, its owner; it runs inside `opened`."""
+        """A feed of the session's events after `after` for `reader`, its owner; `open` begins it."""
         return Feed(
             self._log,
             self._hub,
             self._tail,
             self.history.of(reader.user),
+            self._spawn,
             session_id=session_id,
             reader=reader,
             after=after,
@@ -84,17 +86,21 @@ class Live:
             only_run=only_run,
         )
 
-    @contextmanager
-    def opened(self, feed: Feed) -> Iterator[None]:
-        """Keep the feed's stream alive with comments, and end it when its reader, or the server, must go."""
-        if self._draining:
-            feed.subscription.close("draining")
+    def open(self, feed: Feed, sink: Sink, *, then: Callable[[], object]) -> None:
+        """Let `feed` send to `sink`, until its reader, or the server, must go; then call `then`.
+
+        Its owner passes on what happens to the sink: `feed.wake` for room, `feed.close` for its loss.
+        """
+
+        def ended() -> None:
+            self._feeds.discard(feed)
+            then()
+
         self._feeds.add(feed)
         STREAMS_OPENED.add()
-        try:
-            yield
-        finally:
-            self._feeds.discard(feed)
+        feed.open(sink, then=ended)
+        if self._draining:
+            feed.close("draining")
 
     def sessions(self) -> frozenset[str]:
         """The sessions that have a reader here."""
@@ -103,8 +109,8 @@ class Live:
     def drain(self) -> None:
         """End every stream, and those that come: each is told to connect again, elsewhere."""
         self._draining = True
-        for feed in self._feeds:
-            feed.subscription.close("draining")
+        for feed in tuple(self._feeds):
+            feed.close("draining")
 
     def status(self) -> str | None:
         """What is wrong, in words; None when all is well."""
@@ -121,6 +127,12 @@ class Live:
             tail_silence_seconds=self._tail.silence,
         )
 
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name="history")
+        self._reading.add(task)
+        task.add_done_callback(self._reading.discard)
+        return task
+
     async def _tick(self) -> None:
         # A stream's silence is looked at twice in its keep-alive time: one that sent nothing in between gets
         # a comment. Its token is looked at each second.
@@ -133,8 +145,8 @@ class Live:
                 comments_at = time.monotonic() + half
             for nth, feed in enumerate(tuple(self._feeds), 1):
                 if time.time() >= feed.reader.expires_at:
-                    feed.subscription.close("token_expired")
+                    feed.close("token_expired")
                 elif comments:
-                    feed.subscription.tick()
+                    feed.tick()
                 if nth % REST_AFTER == 0:
                     await asyncio.sleep(0)

@@ -57,4 +57,4 @@ class Revocation:
             for session_id in batch:
                 for feed in feeds[session_id]:
                     if owners.get(session_id) != feed.reader.user:
-                        feed.subscription.close("revoked")
+                        feed.close("revoked")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, cast
 
 import tailrace.live.channel
-from tailrace.api.connection import Connection
+from tailrace.api.stream_connection import StreamConnection
 
 cast(Any, tailrace.live.channel).MAX_BYTES = 1 << 40
-# uvicorn then never waits for the socket: its transport takes whatever the feed has.
-cast(Any, Connection).pause_writing = lambda self: None
-cast(Any, Connection).resume_writing = lambda self: None
+# The feed then never waits for the socket: its transport takes whatever there is.
+cast(Any, StreamConnection).pause_writing = lambda self: None
+cast(Any, StreamConnection).resume_writing = lambda self: None

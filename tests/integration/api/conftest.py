@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import httpx
 import pytest
+import uvicorn
 from litestar import Litestar
 
 from tailrace.api.app import create_app
+from tailrace.api.connection import connection_with
 from tailrace.api.services import Services
 from tailrace.mongo import Database
 from tailrace.settings import Settings
@@ -58,6 +61,19 @@ async def api(app: Litestar) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app)  # type: ignore[arg-type]
     async with httpx.AsyncClient(transport=transport, base_url="http://testserver.local") as client:
         yield client
+
+
+@pytest.fixture
+async def served(app: Litestar) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of it over a socket, as streams need one: they write to their connections themselves."""
+    config = uvicorn.Config(app, http=connection_with(stall_seconds=30), lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(server.serve(sockets=[listener]))
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
+                yield client
+            server.should_exit = True
 
 
 @pytest.fixture

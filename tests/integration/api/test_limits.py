@@ -93,20 +93,21 @@ async def test_waiting_runs_count_as_unfinished(api: Api, bearer: Bearer) -> Non
 
 
 async def test_no_stream_and_no_run_begins_where_a_stream_too_many_was_asked_for(
-    api: Api, bearer: Bearer, app: Litestar, database: Database
+    served: Api, bearer: Bearer, app: Litestar, database: Database
 ) -> None:
-    assert (await post(api, bearer("alice"))).status_code == 202
+    assert (await post(served, bearer("alice"))).status_code == 202
     limits: Limits = app.state.services.limits
     held = [await limits.stream("alice") for _ in range(STREAMS)]
     path = "/api/apps/s1/agent/stream-continue"
-    answer = await api.get(path, headers=bearer("alice"))
+    answer = await served.get(path, headers=bearer("alice"))
     assert (answer.status_code, answer.json()["limit"]) == (429, "concurrent-streams")
     assert answer.headers["retry-after"] == "5"
-    refused = await api.post("/api/apps/s2/agent/generate", json={"prompt": "Hello"}, headers=bearer("alice"))
+    body = {"prompt": "Hello"}
+    refused = await served.post("/api/apps/s2/agent/generate", json=body, headers=bearer("alice"))
     assert (refused.status_code, refused.json()["limit"]) == (429, "concurrent-streams")
     assert await database["runs"].count_documents({"session_id": "s2"}) == 0
     held.pop().close()
-    replay = await api.get(path, params={"follow": "none"}, headers=bearer("alice"))
+    replay = await served.get(path, params={"follow": "none"}, headers=bearer("alice"))
     assert replay.status_code == 200
     assert "run_queued" in replay.text
     await limits.stream("alice")  # that of the replay has ended

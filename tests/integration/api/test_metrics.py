@@ -10,8 +10,9 @@ import pytest
 from litestar import Litestar
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
+from tests.e2e.stack import until
 from tests.integration.api.conftest import Bearer
-from tests.integration.live.test_live import ALICE, Session
+from tests.integration.live.test_live import ALICE, Reading, Session
 
 from tailrace import metrics
 from tailrace.api.app import create_app
@@ -58,17 +59,11 @@ async def test_a_reader_is_counted_with_what_it_is_sent(
     await session.write("a", "b")
     before = await scraped(api)
     feed = services.live.feed("s1", after=0, reader=ALICE, until=session.until)
-    with services.live.opened(feed):
-        chunks = feed.chunks()
-        received = await anext(chunks)
-        reading = asyncio.create_task(anext(chunks))
-        async with asyncio.timeout(20):
-            while feed.state != "live":  # noqa: ASYNC110 - nothing tells of it
-                await asyncio.sleep(0.01)
-        during = await scraped(api)
-        await session.finish()
-        received += await reading
-        assert not [chunk async for chunk in chunks]
+    reading = Reading(services.live, feed)
+    await until(lambda: feed.state == "live")
+    during = await scraped(api)
+    await session.finish()
+    received = await reading.rest()
     after = await scraped(api)
 
     def more(name: str) -> float:
@@ -89,13 +84,15 @@ async def test_a_reader_is_counted_with_what_it_is_sent(
 
 
 async def test_refusals_and_resets_are_counted(
-    api: httpx.AsyncClient, app: Litestar, bearer: Bearer, database: Database
+    served: httpx.AsyncClient, app: Litestar, bearer: Bearer, database: Database
 ) -> None:
     await Sessions(database).claim("s1", "alice", title="")
-    before = await scraped(api)
-    assert (await api.get("/api/apps")).status_code == 401
-    await api.get("/api/apps/s1/agent/stream-continue?follow=none&last_event_id=x", headers=bearer("alice"))
-    after = await scraped(api)
+    before = await scraped(served)
+    assert (await served.get("/api/apps")).status_code == 401
+    await served.get(
+        "/api/apps/s1/agent/stream-continue?follow=none&last_event_id=x", headers=bearer("alice")
+    )
+    after = await scraped(served)
     assert after["tailrace_problems_total{status=401}"] == before["tailrace_problems_total{status=401}"] + 1
     reset = "tailrace_stream_notices_total{frame=reset}{reason=malformed}"
     assert after[reset] == before[reset] + 1

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from tests.e2e.stack import until
-from tests.integration.live.test_live import ALICE, Session, all_of_alice, drained, seqs_of
+from tests.integration.live.test_live import ALICE, Reading, Session, all_of_alice, drained, seqs_of
 
 from tailrace import metrics
 from tailrace.eventlog import EventLog
@@ -143,7 +143,7 @@ async def test_an_event_that_only_the_channel_has_is_reached_behind_a_word(
     await database["events"].delete_many({"session_id": "s1", "seq": {"$gt": 2}})
     scene.publish(third)
     await until(lambda: metrics.HOLES_SKIPPED.values[()] > 0)
-    scene.feed.subscription.close("draining")
+    scene.feed.close("draining")
     received = await scene.reading
     assert seqs_of(received)[:2] == [1, 2]
     assert received.count(b'"reason":"hole","from_seq":4') == 1
@@ -156,17 +156,15 @@ async def test_a_document_that_is_no_event_ends_nobody_elses_stream(
     session = Session(log, "s1")
     await session.write("first")
     feed = live.feed("s1", after=0, reader=ALICE, until=session.until)
-    reading = asyncio.create_task(drained(live, feed))
+    reading = Reading(live, feed)
     neighbour = live.feed("s2", after=0, reader=ALICE, until=Until(kind="never"))
-    beside = asyncio.create_task(drained(live, neighbour))  # so that its session is watched
+    beside = Reading(live, neighbour)  # so that its session is watched
     await until(lambda: live._hub.covers("s2") and feed.state == "live")
     broken = sum(metrics.TAIL_BROKEN.values.values())
     await database["events"].insert_one({"_id": "s2:1", "session_id": "s2", "seq": "one"})
     await until(lambda: sum(metrics.TAIL_BROKEN.values.values()) > broken)
     await session.write("second")
     await session.finish()
-    assert seqs_of(await reading) == [1, 2, 3]
-    neighbour.subscription.close("gone")
-    await asyncio.wait([beside])
-    if not beside.cancelled():
-        beside.exception()
+    assert seqs_of(await reading.rest()) == [1, 2, 3]
+    neighbour.close("gone")
+    assert seqs_of(await beside.rest()) == []

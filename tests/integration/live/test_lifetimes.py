@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 from pymongo.errors import AutoReconnect
-from tests.integration.live.test_live import ALICE, Session, all_of_alice, drained, seqs_of
+from tests.e2e.stack import until
+from tests.integration.live.test_live import ALICE, Reading, Session, all_of_alice, drained, seqs_of
 
 from tailrace.eventlog import EventLog
 from tailrace.live import Live, Until
@@ -53,19 +54,15 @@ async def test_a_session_that_changes_hands_is_read_no_more(
     async with asyncio.timeout(20), Live(log, owners=sessions.owners, keep_alive_seconds=14) as live:
         feed = live.feed("s1", reader=ALICE, after=0, until=FOR_EVER)
         other = asyncio.create_task(drained(live, live.feed("s2", reader=ALICE, after=0, until=kept.until)))
-        received = b""
-        with live.opened(feed):
-            chunks = feed.chunks()
-            while not seqs_of(received):
-                received += await anext(chunks)
-            if change == "deleted":
-                await database["sessions"].delete_one({"_id": "s1"})
-            else:
-                await database["sessions"].update_one({"_id": "s1"}, {"$set": {"owner": "bob"}})
-            lost_at = time.monotonic()
-            async for chunk in chunks:
-                received += chunk
-            took = time.monotonic() - lost_at
+        reading = Reading(live, feed)
+        await until(lambda: seqs_of(reading.received) == [1])
+        if change == "deleted":
+            await database["sessions"].delete_one({"_id": "s1"})
+        else:
+            await database["sessions"].update_one({"_id": "s1"}, {"$set": {"owner": "bob"}})
+        lost_at = time.monotonic()
+        received = await reading.rest()
+        took = time.monotonic() - lost_at
         await lost.write("secret")
         await kept.finish()
         assert seqs_of(await other) == [1, 2]
@@ -79,15 +76,16 @@ async def test_events_written_after_the_revocation_was_seen_are_not_sent(log: Ev
     await session.write("a")
     async with asyncio.timeout(20), Live(log, owners=all_of_alice, keep_alive_seconds=14) as live:
         feed = live.feed("s1", reader=ALICE, after=0, until=FOR_EVER)
-        with live.opened(feed):
-            chunks = feed.chunks()
-            received = await anext(chunks)
-            while not seqs_of(received):
-                received += await anext(chunks)
-            await session.write("secret")
-            feed.subscription.close("revoked")
-            rest = b"".join([chunk async for chunk in chunks])
-    assert rest == REVOKED
+        reading = Reading(live, feed)
+        await until(lambda: seqs_of(reading.received) == [1])
+        reading.full = True
+        await session.write("secret")
+        feed.close("revoked")
+        reading.full = False
+        feed.wake()
+        received = await reading.rest()
+    assert seqs_of(received) == [1]
+    assert received.endswith(REVOKED)
 
 
 async def test_nobody_is_cut_while_owners_cannot_be_looked_up(log: EventLog) -> None:
@@ -112,7 +110,6 @@ async def test_a_history_of_large_events_comes_in_small_chunks(log: EventLog) ->
     await session.write(*["x" * 20_000] * 150, *"y" * 700)
     async with asyncio.timeout(20), Live(log, owners=all_of_alice, keep_alive_seconds=14) as live:
         feed = live.feed("s1", reader=ALICE, after=0, until=Until(kind="replay"))
-        with live.opened(feed):
-            chunks = [chunk async for chunk in feed.chunks()]
-    assert seqs_of(b"".join(chunks)) == list(range(1, 851))
-    assert max(map(len, chunks)) < 64 * 1024 + 21_000
+        reading = Reading(live, feed)
+        assert seqs_of(await reading.rest()) == list(range(1, 851))
+    assert max(map(len, reading.chunks)) < 64 * 1024 + 21_000

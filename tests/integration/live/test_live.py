@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 import pytest
+from tests.e2e.stack import until
 
 from tailrace.eventlog import EventLog
 from tailrace.events import Draft
@@ -58,10 +59,35 @@ def seqs_of(chunks: bytes) -> list[int]:
     return [int(seq) for seq in re.findall(rb"^id: [^:]+:([0-9]+)$", chunks, re.MULTILINE)]
 
 
+class Reading:
+    """A sink that keeps what a feed sends, from now on."""
+
+    def __init__(self, live: Live, feed: Feed) -> None:
+        self.chunks: list[bytes] = []
+        self.full = False
+        self._ended = asyncio.Event()
+        live.open(feed, self, then=self._ended.set)
+
+    @property
+    def received(self) -> bytes:
+        return b"".join(self.chunks)
+
+    def write(self, data: bytes) -> None:
+        assert not self._ended.is_set()
+        self.chunks.append(data)
+
+    def end(self) -> None:
+        pass
+
+    async def rest(self) -> bytes:
+        """All that was received, when the stream has ended."""
+        await self._ended.wait()
+        return self.received
+
+
 async def drained(live: Live, feed: Feed) -> bytes:
     """Everything the feed sends until it ends."""
-    with live.opened(feed):
-        return b"".join([chunk async for chunk in feed.chunks()])
+    return await Reading(live, feed).rest()
 
 
 async def test_a_replay_ends_with_the_newest_event(live: Live, log: EventLog) -> None:
@@ -105,20 +131,19 @@ async def test_a_reader_slower_than_the_channel_is_served_from_history(live: Liv
     session = Session(log, "s1")
     await session.write("first")
     feed = live.feed("s1", after=0, reader=ALICE, until=session.until)
-    received = b""
-    with live.opened(feed):
-        chunks = feed.chunks()
-        while not seqs_of(received):
-            received += await anext(chunks)
-        other = live.feed("s1", after=1, reader=ALICE, until=session.until)
-        reading = asyncio.create_task(drained(live, other))
-        text = "x" * 20_000
-        for _ in range(2 * MAX_BYTES // len(text)):
-            await session.write(text)
-        await session.finish()
-        assert seqs_of(await reading)[-1] == session.writer.last_seq
-        async for chunk in chunks:
-            received += chunk
+    slow = Reading(live, feed)
+    await until(lambda: seqs_of(slow.received) == [1])
+    slow.full = True
+    other = Reading(live, live.feed("s1", after=1, reader=ALICE, until=session.until))
+    text = "x" * 20_000
+    for _ in range(2 * MAX_BYTES // len(text)):
+        await session.write(text)
+    await session.finish()
+    assert seqs_of(await other.rest())[-1] == session.writer.last_seq
+    assert seqs_of(slow.received) == [1]
+    slow.full = False
+    feed.wake()
+    received = await slow.rest()
     assert b"event: stream.lagged\n" in received
     assert seqs_of(received) == list(range(1, session.writer.last_seq + 1))
 
@@ -126,24 +151,20 @@ async def test_a_reader_slower_than_the_channel_is_served_from_history(live: Liv
 async def test_a_silent_stream_gets_comments(live: Live, log: EventLog) -> None:
     await Session(log, "s1").write("a")
     feed = live.feed("s1", after=1, reader=ALICE, until=Until(kind="never"))
-    with live.opened(feed):
-        async for chunk in feed.chunks():
-            assert chunk == b":\n\n"
-            break
+    reading = Reading(live, feed)
+    await until(lambda: bool(reading.chunks))
+    assert reading.chunks[0] == b":\n\n"
 
 
 async def test_draining_ends_every_stream_with_a_word(live: Live, log: EventLog) -> None:
     session = Session(log, "s1")
     await session.write("a")
     feed = live.feed("s1", after=0, reader=ALICE, until=Until(kind="never"))
-    with live.opened(feed):
-        chunks = feed.chunks()
-        received = await anext(chunks)
-        while not seqs_of(received):
-            received += await anext(chunks)
-        live.drain()
-        rest = b"".join([chunk async for chunk in chunks])
-    assert b"event: stream.rotate\n" in rest
+    reading = Reading(live, feed)
+    await until(lambda: seqs_of(reading.received) == [1])
+    live.drain()
+    assert b"event: stream.rotate\n" in reading.chunks[-1]
+    assert await reading.rest()
 
 
 @pytest.mark.parametrize("code", [286, 136, 280, 134])

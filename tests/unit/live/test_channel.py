@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from tailrace.live.channel import MAX_BYTES, Channel
+import asyncio
+
+from tailrace.live.channel import CHUNK_BYTES, MAX_BYTES, TURN, Channel
 from tailrace.live.sse import Frame
-from tailrace.live.subscription import Subscription
 
 
 def frame(seq: int, size: int = 10) -> Frame:
@@ -13,7 +14,7 @@ def frame(seq: int, size: int = 10) -> Frame:
 
 def seqs(channel: Channel, after: int) -> list[int] | None:
     found = channel.after(after)
-    return None if found is None else [item.seq for item in found]
+    return None if found is None else [item.seq for item in found.frames]
 
 
 def channel_of(*numbers: int) -> Channel:
@@ -46,9 +47,8 @@ def test_what_is_kept_is_bounded_in_bytes() -> None:
     channel = Channel()
     for seq in range(1, 200):
         channel.publish(frame(seq, MAX_BYTES // 10))
-    kept = seqs(channel, 194)
-    assert kept is not None
-    assert kept[-1] == 199
+    assert seqs(channel, 194) == [195, 196, 197]  # a chunk
+    assert seqs(channel, 197) == [198, 199]
     assert seqs(channel, 180) is None
 
 
@@ -58,23 +58,45 @@ def test_one_frame_larger_than_the_bound_is_still_delivered() -> None:
     assert seqs(channel, 1) == [2]
 
 
-def test_a_lost_channel_begins_a_new_epoch_and_wakes_its_readers() -> None:
-    channel, subscription = channel_of(1), Subscription()
-    channel.subscriptions.add(subscription)
+class Counting:
+    """A reader that counts how often it is woken."""
+
+    def __init__(self) -> None:
+        self.woken = 0
+
+    def wake(self) -> None:
+        self.woken += 1
+
+
+async def test_a_lost_channel_begins_a_new_epoch_and_wakes_its_readers() -> None:
+    channel, reader = channel_of(1), Counting()
+    channel.readers.add(reader)
     channel.lose()
-    assert (channel.epoch, seqs(channel, 0)) == (1, [])
+    await asyncio.sleep(0)
+    assert (channel.epoch, seqs(channel, 0), reader.woken) == (1, [], 1)
 
 
-async def test_a_wake_before_the_wait_is_not_lost() -> None:
-    subscription = Subscription()
-    subscription.wake()
-    await subscription.wait()
+async def test_what_comes_in_one_turn_wakes_each_reader_once() -> None:
+    channel, readers = Channel(), [Counting() for _ in range(2 * TURN + 1)]
+    channel.readers.update(readers)
+    for seq in (1, 2, 3):
+        channel.publish(frame(seq))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert {reader.woken for reader in readers} == {1}
 
 
-async def test_a_comment_is_due_after_a_silent_tick() -> None:
-    subscription = Subscription()
-    subscription.sent = True
-    subscription.tick()
-    assert not subscription.due
-    subscription.tick()
-    assert subscription.due
+def test_readers_at_one_place_share_the_bytes() -> None:
+    channel = channel_of(1, 2, 3)
+    assert channel.after(1) is channel.after(1)
+    assert channel.after(1) is not channel.after(2)
+
+
+def test_a_batch_is_about_a_chunk_and_names_the_runs_that_end_in_it() -> None:
+    channel = Channel()
+    for seq in range(1, 11):
+        channel.publish(frame(seq, CHUNK_BYTES // 4))
+    channel.publish(Frame(11, "r1", "finish", b"x"))
+    assert (seqs(channel, 0), seqs(channel, 8)) == ([1, 2, 3, 4], [9, 10, 11])
+    ends = [batch.ended for seq in (0, 8) if (batch := channel.after(seq))]
+    assert ends == [frozenset(), frozenset(("r1",))]
