@@ -5,25 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Literal
-
-import msgspec
 
 from tailrace.eventlog import EventLog
 from tailrace.events import Event
 from tailrace.live.channel import CHUNK_BYTES, Batch, Channel
 from tailrace.live.hole import HOLE_SECONDS, Hole, found
 from tailrace.live.hub import Hub
+from tailrace.live.position import Position, Until
 from tailrace.live.sink import Sink
 from tailrace.live.slots import Turn
-from tailrace.live.sse import KEEP_ALIVE, Frame, frame, notice
+from tailrace.live.sse import KEEP_ALIVE, frame, notice
 from tailrace.live.tail import Tail
-from tailrace.metrics import DELIVERY, EMIT_DELIVERY, SENT_BYTES, SENT_EVENTS
+from tailrace.metrics import DELIVERY, EMIT_DELIVERY, SENT_BYTES
 from tailrace.mongo import patiently
 from tailrace.tokens import Identity
 
-__all__ = ["Closing", "Feed", "State", "Until"]
+__all__ = ["Closing", "Feed", "State"]
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +46,6 @@ _LAST_WORDS: Mapping[Closing, str] = {
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
 
-class Until(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Where a stream ends by itself."""
-
-    kind: Literal["replay", "finish", "never"]  # after history; after the finish of `run_id`; not at all
-    run_id: str | None = None
-
-
 class Feed:
     """One reader's stream: every event after `after`, in order, once.
 
@@ -67,26 +59,8 @@ class Feed:
     """
 
     __slots__ = (
-        "_channel",
-        "_epoch",
-        "_hole",
-        "_hub",
-        "_log",
-        "_only_run",
-        "_over",
-        "_sent",
-        "_seq",
-        "_sink",
-        "_slots",
-        "_spawn",
-        "_tail",
-        "_task",
-        "_then",
-        "_until",
-        "_woken",
-        "reader",
-        "session_id",
-        "state",
+        "_at", "_channel", "_epoch", "_follows", "_hole", "_hub", "_log", "_over", "_sent", "_sink", "_slots",
+        "_spawn", "_tail", "_task", "_then", "_woken", "reader", "session_id", "state",
     )  # fmt: skip
 
     def __init__(
@@ -111,9 +85,8 @@ class Feed:
         self._tail = tail
         self._slots = slots  # bounds the history reads of the reader's user, and of the whole process
         self._spawn = spawn
-        self._seq = after  # the newest event that was sent or filtered out
-        self._until = until
-        self._only_run = only_run
+        self._at = Position(after, until=until, only_run=only_run)
+        self._follows = until.kind != "replay"
         self._hole = Hole(session_id)
         self._channel: Channel | None = None  # None for a replay
         self._epoch = 0  # the channel's, when history was last read
@@ -126,7 +99,7 @@ class Feed:
         """Send to `sink` from now on, and call `then` once when the stream has ended, whatever ended it."""
         self._sink = sink
         self._then = then
-        if self._until.kind != "replay":
+        if self._follows:
             self._channel = self._hub.join(self.session_id, self)
         self._read_history()
 
@@ -194,11 +167,11 @@ class Feed:
         while not (self._over or self._hub.covers(self.session_id)):
             await self._change()
         self._epoch = channel.epoch
-        before, kept = self._seq, channel.first
+        before, kept = self._at.seq, channel.first
         if before + 1 < channel.hole:
             self._hole.stand(before)
         await self._history(at=self._tail.position)
-        if not self._over and self._seq == before and kept > before + 1:
+        if not self._over and self._at.seq == before and kept > before + 1:
             await self._jump(kept)  # the channel has what the log has not, or not any more
         self.state = "live"
 
@@ -210,33 +183,27 @@ class Feed:
             if channel.epoch != self._epoch:
                 self.state = "replaying"
                 return self._read_history()
-            batch = channel.after(self._seq)
+            batch = channel.after(self._at.seq)
             if batch is None:
                 self.state = "lagged"
-                self._write(notice("stream.lagged", {"seq": self._seq}))
+                self._write(notice("stream.lagged", {"seq": self._at.seq}))
                 return self._read_history()
             if not batch.frames:
                 return None
-            if batch.frames[0].seq != self._seq + 1:
-                found("frame", self.session_id, after=self._seq, seq=batch.frames[0].seq)
-                self._hole.stand(self._seq)
+            if batch.frames[0].seq != self._at.seq + 1:
+                found("frame", self.session_id, after=self._at.seq, seq=batch.frames[0].seq)
+                self._hole.stand(self._at.seq)
                 return channel.lose()
             self._hand_on(batch)
         return None
 
     def _hand_on(self, batch: Batch) -> None:
-        if self._only_run is None and self._until.run_id not in batch.ended:
-            self._seq = batch.frames[-1].seq
-            SENT_EVENTS.more(len(batch.frames))
-            data, ended = batch.data, False
-        else:
-            data, ended = self._taken(batch.frames)
-        if data:
+        if data := self._at.take_batch(batch):
             now = time.time()
             DELIVERY.observe(now - batch.frames[0].timestamp)
             EMIT_DELIVERY.observe(now - batch.frames[0].emitted_at)
             self._write(data)
-        if ended:
+        if self._at.at_end:
             self._end()
 
     async def _history(self, at: Any) -> None:
@@ -247,16 +214,16 @@ class Feed:
             page = await self._page(at, limit)
             if self._over:
                 return None  # of a session that is the reader's no more, not even this page
-            if page and page[0].seq != self._seq + 1:
+            if page and page[0].seq != self._at.seq + 1:
                 await self._jump(page[0].seq)
                 continue
-            before = self._seq
-            data, ended = self._taken(map(frame, page))
-            taken = self._seq - before
+            before = self._at.seq
+            data = self._at.take(map(frame, page))
+            taken = self._at.seq - before
             if taken:
                 self._hole.passed()
             self._write(data)
-            if ended:
+            if self._at.at_end:
                 return self._end()
             if len(page) < limit and taken == len(page):
                 return None
@@ -269,7 +236,7 @@ class Feed:
     async def _page(self, at: Any, limit: int) -> Sequence[Event]:
         async with self._slots:
             return await patiently(
-                lambda: self._log.read(self.session_id, after=self._seq, limit=limit, at=at)
+                lambda: self._log.read(self.session_id, after=self._at.seq, limit=limit, at=at)
             )
 
     async def _jump(self, seq: int) -> None:
@@ -280,13 +247,13 @@ class Feed:
         bounds = await patiently(lambda: self._log.bounds(self.session_id))
         if self._over:
             return
-        if bounds.first > self._seq + 1:
-            self._seq = bounds.first - 1
+        if bounds.first > self._at.seq + 1:
+            self._at.seq = bounds.first - 1
             self._write(notice("stream.reset", {"reason": "expired", "from_seq": bounds.first}))
-        elif self._hole.look(self._seq, seq):
+        elif self._hole.look(self._at.seq, seq):
             await asyncio.sleep(HOLE_SECONDS)
         else:
-            self._seq = seq - 1
+            self._at.seq = seq - 1
             self._write(notice("stream.reset", {"reason": "hole", "from_seq": seq}))
 
     async def _change(self) -> None:
@@ -299,27 +266,6 @@ class Feed:
             self._sent = True
             SENT_BYTES.more(len(data))
             self._sink.write(data)
-
-    def _taken(self, frames: Iterable[Frame]) -> tuple[bytes, bool]:
-        """The bytes of `frames` that this reader gets, about a chunk at most, and whether its stream ends.
-
-        Never past a hole: then `seq` stays before it.
-        """
-        chosen: list[bytes] = []
-        size = 0
-        ended = False
-        for item in frames:
-            if item.seq != self._seq + 1:
-                break
-            self._seq = item.seq
-            if self._only_run is None or item.run_id == self._only_run:
-                chosen.append(item.data)
-                size += len(item.data)
-            ended = item.event_type == "finish" and item.run_id == self._until.run_id
-            if ended or size >= CHUNK_BYTES:
-                break
-        SENT_EVENTS.more(len(chosen))
-        return b"".join(chosen), ended
 
 
 _NEVER = asyncio.Event()  # for a feed that waits for nothing

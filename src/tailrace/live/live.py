@@ -12,8 +12,9 @@ from typing import Any, Self, get_args
 import msgspec
 
 from tailrace.eventlog import EventLog
-from tailrace.live.feed import Feed, State, Until
+from tailrace.live.feed import Feed, State
 from tailrace.live.hub import Hub
+from tailrace.live.position import Until
 from tailrace.live.revocation import Owners, Revocation
 from tailrace.live.sink import Sink
 from tailrace.live.slots import Slots
