@@ -14,7 +14,7 @@ import msgspec
 from pymongo import MongoClient
 
 from tailrace.embedded import Mongod, Valkey
-from tailrace.mongo import INDEXES
+from tailrace.mongo import COMPRESSED, INDEXES
 from tailrace.settings import Settings
 
 __all__ = ["Deployment", "Place", "deployment", "owner"]
@@ -76,6 +76,8 @@ class Deployment:
             sessions=tuple(f"s{number:05d}" for number in range(sessions)),
         )
         database = self.client[name]
+        for collection, options in COMPRESSED.items():
+            database.create_collection(collection, **options)
         for collection, indexes in INDEXES.items():
             database[collection].create_indexes(list(indexes))
         self.add_sessions(place, place.sessions)

@@ -1,6 +1,7 @@
 """The event log: inserts in order, reads after a position, watches from a moment.
 
-It alone touches `events`, but for what erases whole sessions.
+It alone touches `events`, but for what erases whole sessions, and what asks several collections at once for a
+reader who joins.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from bson import Timestamp
 from pymongo import ASCENDING, DESCENDING, ReadPreference, WriteConcern
 from pymongo.asynchronous.change_stream import AsyncCollectionChangeStream
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.errors import BulkWriteError, PyMongoError
+from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from tailrace.digest import Digest
 from tailrace.events import Event
+from tailrace.insertion import insert_in_order
 from tailrace.mongo import Database, settled, start_session
 from tailrace.sessions import Sessions
 
@@ -79,8 +81,7 @@ class EventLog:
 
     async def bounds(self, session_id: str) -> Bounds:
         """The first and last position, seeing every write until now; 1 and 0 for a session without events."""
-        async with start_session(self._database) as session:
-            await self._advanced(session)
+        async with self.fresh() as session:
             last = (await self.end(session_id, session)).seq
             first = await self._events.find_one(
                 {"session_id": session_id}, {"seq": 1}, sort=[("seq", ASCENDING)], session=session
@@ -107,8 +108,7 @@ class EventLog:
         return await self._first(query)
 
     async def _first(self, query: dict[str, Any]) -> Event | None:
-        async with start_session(self._database) as session:
-            await self._advanced(session)
+        async with self.fresh() as session:
             found = await self._events.find_one(query, sort=[("seq", ASCENDING)], session=session)
         return Event.from_document(found) if found else None
 
@@ -120,8 +120,7 @@ class EventLog:
         digest = Digest()
         own = {"session_id": session_id, "run_id": run_id, "event_type": {"$ne": "finish"}}
         places = {} if upto is None else {"$lte": upto}
-        async with start_session(self._database) as session:
-            await self._advanced(session)
+        async with self.fresh() as session:
             while True:
                 query = {**own, "seq": {"$gt": after, **places}}
                 cursor = self._events.find(query, {"expires_at": 0}, session=session).sort("seq", ASCENDING)
@@ -148,6 +147,13 @@ class EventLog:
         ties = {"session_id": session_id, "timestamp": nearest["timestamp"]}
         first = await self._events.find_one(ties, {"seq": 1}, sort=[("seq", ASCENDING)])
         return int(first["seq"]) if first else (await self.bounds(session_id)).first
+
+    @asynccontextmanager
+    async def fresh(self) -> AsyncIterator[AsyncClientSession]:
+        """A session of the driver whose reads see every write until now."""
+        async with start_session(self._database) as session:
+            await self._advanced(session)
+            yield session
 
     async def now(self) -> Timestamp:
         """The cluster time of this moment: every event acknowledged before the call is not after it."""
@@ -193,14 +199,21 @@ class EventLog:
 
         Raises `BulkWriteError` at the first one whose place is taken; those before it are stored.
         """
-        # Ordered: the server stops at the first collision, so nothing lands behind a fence or a hole.
-        try:
-            await self._events.insert_many([event.to_document() for event in events], ordered=True)
-        except BulkWriteError as error:
-            raise _without_documents(error) from None
+        # Not again by the driver: the writer repeats it, and knows its own events when it finds them.
+        documents = (event.to_document() for event in events)
+        await insert_in_order(self._database, self._events.name, documents)
 
-    async def end(self, session_id: str, session: AsyncClientSession | None = None) -> End:
-        """The log's end, also when its events have expired."""
+    async def end(
+        self,
+        session_id: str,
+        session: AsyncClientSession | None = None,
+        *,
+        remembered: int | None = None,
+    ) -> End:
+        """The log's end, also when its events have expired.
+
+        `remembered` is the session's `last_seq`, where the caller has read it already.
+        """
         found = await self._events.find_one(
             {"session_id": session_id},
             {"seq": 1, "timestamp": 1},
@@ -209,12 +222,11 @@ class EventLog:
         )
         if found is not None:
             return End(found["seq"], found["timestamp"])
-        return End(await self._sessions.last_seq(session_id), 0.0)
+        return End(await self._sessions.last_seq(session_id) if remembered is None else remembered, 0.0)
 
     async def fresh_end(self, session_id: str) -> End:
         """The log's end, seeing every write until now."""
-        async with start_session(self._database) as session:
-            await self._advanced(session)
+        async with self.fresh() as session:
             return await self.end(session_id, session)
 
     async def standing(self, wanted: Sequence[Event]) -> tuple[list[Event], End]:
@@ -231,16 +243,6 @@ class EventLog:
         if session.operation_time is None:
             raise PyMongoError("the server gives no operation time: it is not a replica set member")
         return session.operation_time
-
-
-def _without_documents(error: BulkWriteError) -> BulkWriteError:
-    """The driver's message shows the documents: what users and agents said would be in the logs."""
-    details = dict(error.details or {})
-    found = details.get("writeErrors", ())
-    details["writeErrors"] = [
-        {name: each[name] for name in ("index", "code", "errmsg") if name in each} for each in found
-    ]
-    return BulkWriteError(details)
 
 
 def token_time(token: Mapping[str, Any] | None) -> Timestamp | None:

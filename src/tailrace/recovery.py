@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from tailrace.ending import Failure, Outcome, timed_out, write_end, writer_for
 from tailrace.errors import EnqueueFailed, Fenced
-from tailrace.eventlog import EventLog
+from tailrace.eventlog import End, EventLog
 from tailrace.events import Draft
 from tailrace.jobs import Jobs
 from tailrace.leases import Leases
@@ -41,15 +41,16 @@ class Recovery:
         self._leases = Leases(database)
         self._log = EventLog(database, retention_seconds=settings.retention_seconds)
 
-    async def introduce(self, run: Run) -> Run:
+    async def introduce(self, run: Run, *, behind: End | None = None) -> Run:
         """Tell the readers of a new run, if nobody did: its `run_queued` is its first event.
 
-        Returns it with `first_seq`. Several processes may do this at once.
+        Returns it with `first_seq`. Several processes may do this at once. `behind` is the log's end as it
+        was before the run was stored, where that is known.
         """
         root = root_observation(run.run_id, attempt=1) if run.trace_id else None
         data = {"agent": run.agent}
         queued = Draft(event_type="run_queued", data=data, trace_id=run.trace_id, observation_id=root)
-        first = await writer_for(self._database, self._log, run).begin(queued)
+        first = await writer_for(self._database, self._log, run).begin(queued, behind=behind)
         await self._runs.began(run, first.seq)
         return msgspec.structs.replace(run, first_seq=first.seq)
 

@@ -68,6 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     model: str = "offline"  # `offline`, or what LangChain's init_chat_model takes
     model_base_url: str | None = None  # of an OpenAI-compatible server
     offline_tokens_per_second: Annotated[float, Meta(gt=0, le=1_000_000)] = 30.0
+    worker_loop: Literal["uvloop", "asyncio"] = "uvloop"  # of a run's process
     history_messages: Annotated[int, Meta(ge=0, le=10_000)] = 100  # of the session, given to the agent
 
     # Metrics, for Prometheus.

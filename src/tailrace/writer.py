@@ -82,27 +82,32 @@ class Writer:
                 await self.append(drafts[count:])
                 return None
 
-    async def begin(self, draft: Draft) -> Event:
+    async def begin(self, draft: Draft, *, behind: End | None = None) -> Event:
         """Append `draft` as the run's first event, unless the run has events: then return its first.
 
-        Whoever stored the run and whoever found it abandoned may both do this, at once.
+        Whoever stored the run and whoever found it abandoned may both do this, at once. `behind` is what
+        was the log's end before the run was stored: while nothing stands behind it, the run has no events,
+        and none need be looked for.
         """
+        self._end = behind
         fenced: Fenced | None = None
         while True:
-            self._end = await patiently(lambda: self._log.fresh_end(self._session_id))
-            first = await patiently(
-                lambda: self._log.first_of(self._session_id, self._run_id, after=self._first_seq - 1)
-            )
-            if first is not None:
-                return first
-            if fenced is not None:
-                raise fenced
+            if self._end is None:
+                self._end = await patiently(lambda: self._log.fresh_end(self._session_id))
+                first = await patiently(
+                    lambda: self._log.first_of(self._session_id, self._run_id, after=self._first_seq - 1)
+                )
+                if first is not None:
+                    return first
+                if fenced is not None:
+                    raise fenced
             events = await self._placed([draft])
             try:
                 if await self._stored(events):
                     return events[0]
             except Fenced as error:
                 fenced = error  # it has gone on without us: then it has a first event
+            self._end = None
 
     async def _looked(self) -> End:
         """The log's end, if the run is still this attempt's: looked at before the fence is.
@@ -122,7 +127,7 @@ class Writer:
         drafts = _before_finish(drafts)
         if drafts[0].event_type == "finish":
             drafts = [await self._digested(drafts[0], upto=self._end.seq)]
-        timestamp = max(round(time.time(), 6), self._end.timestamp)
+        timestamp = _time_at(drafts[0], self._end)
         expires_at = self._log.expires_at(timestamp)
         return [
             self._place(draft, self._end.seq + nth, timestamp, expires_at)
@@ -190,6 +195,16 @@ class Writer:
                 raise Fenced
             self._end = end
         return at + own
+
+
+def _time_at(draft: Draft, end: End) -> float:
+    """The time of what follows `end`: for an event that had this very place before, once more its own.
+
+    The write that gave it the place may still be under way, and what it stores must be known as ours.
+    """
+    if isinstance(draft, Event) and draft.seq == end.seq + 1 and draft.timestamp >= end.timestamp:
+        return draft.timestamp
+    return max(round(time.time(), 6), end.timestamp)
 
 
 def _before_finish(drafts: Sequence[Draft]) -> Sequence[Draft]:

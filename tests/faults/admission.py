@@ -26,15 +26,10 @@ async def break_api_while_admitting(
     api = topology.apis[n]
     first = await session.post("write 200 words" if waiting else "write 10 words", api=n)
     await _when(lambda: (len(session.frames) > 20) if waiting else (first in session.finished), 60)
-    # Where the log ends is asked between the two writes: it takes long enough for the API to be hit there.
+    # Between the two writes the API tries the second one again and again, until it is hit there.
     primary = await topology.primary()
-    slow = {
-        "failCommands": ["find"],
-        "namespace": "torture.events",
-        "blockConnection": True,
-        "blockTimeMS": 1500,
-    }
-    point = {"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": slow}
+    refused = {"failCommands": ["insert"], "namespace": "torture.events", "errorCode": 50}
+    point = {"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": refused}
     inserted = [{"$match": {"operationType": "insert", "fullDocument.session_id": session.session_id}}]
     async with await database["runs"].watch(inserted, max_await_time_ms=1000) as changes:
         await topology.command(primary, point)

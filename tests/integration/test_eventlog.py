@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
+import msgspec
 import pytest
-from pymongo.errors import BulkWriteError
+from pymongo.errors import BulkWriteError, NetworkTimeout
 
 from tailrace.errors import Fenced
 from tailrace.eventlog import Bounds, EventLog, token_time
@@ -112,6 +113,22 @@ async def test_a_run_begins_once_whoever_tells_of_it(log: EventLog) -> None:
     assert len(await log.read("s1", after=0, limit=10)) == 1
 
 
+async def test_a_run_that_is_begun_behind_a_known_end_begins_once(log: EventLog) -> None:
+    queued = Draft(event_type="run_queued", data={"agent": "default"})
+    known = await log.end("s1")
+    begun = await asyncio.gather(*(writer(log).begin(queued, behind=known) for _ in range(10)))
+    assert {event.seq for event in begun} == {1}
+    assert len(await log.read("s1", after=0, limit=10)) == 1
+
+
+async def test_a_run_that_is_begun_behind_an_end_of_the_past_leaves_no_hole(log: EventLog) -> None:
+    known = await log.end("s1")
+    await writer(log, "neighbour").append(deltas("a", "b"))
+    begun = await writer(log).begin(Draft(event_type="run_queued"), behind=known)
+    assert begun.seq == 3
+    assert [event.seq for event in await log.read("s1", after=0, limit=10)] == [1, 2, 3]
+
+
 async def test_a_write_whose_answer_was_lost_is_recognised_as_ones_own(
     log: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +145,59 @@ async def test_a_write_whose_answer_was_lost_is_recognised_as_ones_own(
     monkeypatch.setattr(log, "insert", twice)
     assert shown(await writer(log).append(deltas("a", "b"))) == [(1, "a"), (2, "b")]
     assert len(await log.read("s1", after=0, limit=10)) == 2
+
+
+async def test_a_write_that_goes_on_after_its_answer_was_given_up_stores_nothing_twice(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert = log.insert
+    tries: list[list[Event]] = []
+
+    async def slow(events: list[Event]) -> None:
+        tries.append(events)
+        first = tries[0]
+        if len(tries) == 1:
+            await insert(first[:1])
+            raise NetworkTimeout("timed out")
+        if len(tries) == 3:
+            await insert(first[1:])  # the first try, in the meantime
+        await insert(events)
+
+    monkeypatch.setattr(log, "insert", slow)
+    assert shown(await writer(log).append(deltas("a", "b", "c"))) == [(1, "a"), (2, "b"), (3, "c")]
+    assert shown(await log.read("s1", after=0, limit=10)) == [(1, "a"), (2, "b"), (3, "c")]
+    assert len(tries) == 3
+
+
+async def test_an_append_costs_mongodb_no_record_that_would_let_the_driver_repeat_it(
+    log: EventLog, database: Database
+) -> None:
+    await writer(log).append(deltas("a", "b"))
+    name = f"{database.name}.events"
+    entries = await database.client["local"]["oplog.rs"].find({"op": "i", "ns": name}).to_list(None)
+    assert [entry["o"]["_id"] for entry in entries] == ["s1:1", "s1:2"]
+    assert not any({"txnNumber", "stmtId"} & entry.keys() for entry in entries)
+
+
+async def test_more_than_one_message_holds_is_appended_in_order(
+    log: EventLog, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tailrace.insertion.MAX_COMMAND_BYTES", 500)
+    mine = writer(log)
+    texts = [f"{nth} {'x' * 100}" for nth in range(1, 10)]
+    assert shown(await mine.append(deltas(*texts))) == list(enumerate(texts, 1))
+    # A neighbour's, in the middle of the next batch and not in its first message.
+    await database["events"].insert_one({"_id": "s1:16", "session_id": "s1", "seq": 16})
+    further = [
+        msgspec.structs.replace(event, seq=event.seq + 9, event_id=f"s1:{event.seq + 9}")
+        for event in await log.read("s1", after=0, limit=9)
+    ]
+    with pytest.raises(BulkWriteError) as refused:
+        await log.insert(further)
+    assert [(found["index"], found["code"]) for found in refused.value.details["writeErrors"]] == [
+        (6, 11_000)
+    ]
+    assert await database["events"].count_documents({}) == 16
 
 
 async def test_seq_goes_on_when_all_events_have_expired(log: EventLog, database: Database) -> None:
@@ -258,8 +328,6 @@ async def test_an_append_outlasts_a_primary_that_answers_with_errors(
     admin = database.client.admin
     fail = {"errorCode": 91, "failCommands": ["insert"], "appName": "tailrace-weather"}
     url = f"{settings.mongodb_url}{'&' if '?' in settings.mongodb_url else '/?'}appname=tailrace-weather"
-    import msgspec
-
     async with connect(msgspec.structs.replace(settings, mongodb_url=url)) as own:
         await ensure_indexes(own)
         await admin.command(

@@ -11,7 +11,7 @@ from tests.e2e.stack import eventually
 from tailrace.child import Child, free_port
 from tailrace.embedded import Mongod
 from tailrace.errors import MigrationNeeded
-from tailrace.mongo import Database, connect, ensure_indexes, ping
+from tailrace.mongo import COMPRESSED, Database, connect, ensure_indexes, ping
 from tailrace.settings import Settings
 
 INDEXES = {
@@ -96,6 +96,24 @@ async def test_indexes_are_exactly_these_however_often_they_are_made(database: D
     assert await indexes(database) == INDEXES
     await ensure_indexes(database)
     assert await indexes(database) == INDEXES
+
+
+@both_drivers
+async def test_what_grows_is_compressed_by_zstd(database: Database) -> None:
+    for name in INDEXES:
+        found = await database.command("collStats", name)
+        expected = "zstd" if name in COMPRESSED else "snappy"
+        assert f"block_compressor={expected}" in found["wiredTiger"]["creationString"]
+    assert COMPRESSED.keys() == {"events", "messages"}
+
+
+async def test_a_collection_that_is_compressed_otherwise_stays_so(settings: Settings) -> None:
+    async with connect(settings) as database:
+        await database["events"].insert_one({"_id": "s1:1", "session_id": "s1", "seq": 1})
+        await ensure_indexes(database)
+        assert await indexes(database) == INDEXES
+        found = await database.command("collStats", "events")
+        assert "block_compressor=snappy" in found["wiredTiger"]["creationString"]
 
 
 async def test_index_of_the_same_name_with_other_options_is_refused(settings: Settings) -> None:

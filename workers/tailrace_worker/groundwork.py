@@ -11,12 +11,12 @@ from typing import Any
 
 from pymongo.errors import PyMongoError
 from redis import asyncio as redis
-from redis.exceptions import RedisError
 
 from tailrace.messages import Messages
 from tailrace.mongo import Database, connect, end_task
 from tailrace.runs import Runs
 from tailrace.settings import Settings, read_env_file
+from tailrace_worker.loop import REDIS_AWAY, new_loop
 from tailrace_worker.rehearsal import rehearse
 
 __all__ = ["Groundwork", "groundwork", "lay"]
@@ -31,7 +31,7 @@ class Groundwork:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._runner = asyncio.Runner()
+        self._runner = asyncio.Runner(loop_factory=lambda: new_loop(settings))
         self._loop = self._runner.get_loop()
         self._exits = AsyncExitStack()
         self.database: Database = self._loop.run_until_complete(
@@ -55,7 +55,7 @@ class Groundwork:
         with suppress(PyMongoError):  # it is the run that must wait for MongoDB, and it may never come
             # What a run does first, for a run that is not there; at once, for it uses two connections.
             await asyncio.gather(Runs(self.database).get("", ""), Messages(self.database).newest(""))
-        with suppress(RedisError, OSError):
+        with suppress(*REDIS_AWAY):
             async with redis.Redis.from_url(self.settings.redis_url, socket_connect_timeout=2) as client:
                 await client.ping()
         if not said.is_set():

@@ -13,7 +13,6 @@ from typing import Any
 
 from pymongo.errors import PyMongoError
 from redis import asyncio as redis
-from redis.exceptions import RedisError
 
 from tailrace.jobs import cancel_channel
 from tailrace.leases import Leases
@@ -21,6 +20,7 @@ from tailrace.metrics import LEASES_LOST
 from tailrace.mongo import Database, end_task, is_passing
 from tailrace.runs import Run
 from tailrace.settings import Settings
+from tailrace_worker.loop import REDIS_AWAY
 from tailrace_worker.report import report
 
 __all__ = ["HAND_OVER", "Hold", "held"]
@@ -122,7 +122,7 @@ def _heard(hold: Hold) -> Iterator[None]:
 async def _listen(settings: Settings, hold: Hold, run_id: str) -> None:
     """Hear the word at once. Without Redis the beat sees the flag, up to its two seconds later."""
     while True:
-        with suppress(RedisError, OSError, PyMongoError):
+        with suppress(*REDIS_AWAY, PyMongoError):
             async with redis.Redis.from_url(settings.redis_url, socket_connect_timeout=2) as client:
                 await _hear(client, hold, run_id)
         await asyncio.sleep(_LISTEN_AGAIN_SECONDS)

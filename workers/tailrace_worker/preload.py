@@ -10,6 +10,7 @@ import logging
 from tailrace.mongo import connect
 from tailrace.settings import Settings
 from tailrace_worker.agents import registry
+from tailrace_worker.loop import new_loop
 from tailrace_worker.rehearsal import rehearse
 
 __all__ = ["preload"]
@@ -38,7 +39,8 @@ def preload(settings: Settings) -> None:
         except Exception as error:
             log.warning("%s cannot be imported: %s: %s", module, type(error).__name__, error)
     try:
-        asyncio.run(_try_out(settings))
+        with asyncio.Runner(loop_factory=lambda: new_loop(settings)) as runner:
+            runner.run(_try_out(settings))
     except Exception:
         log.exception("the rehearsal failed", extra={"action": "preload"})
     gc.freeze()

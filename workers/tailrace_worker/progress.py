@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 from redis import asyncio as redis
-from redis.exceptions import RedisError
 from rq.job import Job
 
 from tailrace.errors import Fenced
@@ -24,6 +23,7 @@ from tailrace.leases import BEAT_SECONDS
 from tailrace.mongo import end_task
 from tailrace.runs import Run
 from tailrace.settings import Settings
+from tailrace_worker.loop import REDIS_AWAY
 
 __all__ = ["Progress", "shown"]
 
@@ -63,25 +63,26 @@ async def shown(
     `then` is told what the progress is.
     """
     progress = Progress(run, then)
-    async with redis.Redis.from_url(settings.redis_url, socket_connect_timeout=1, socket_timeout=1) as client:
-        telling = asyncio.create_task(_tell_changes(client, progress), name="progress")
-        try:
-            yield progress
-        except Fenced:
-            progress.state = "taken away"
-            raise
-        finally:
-            await end_task(telling)
-            with suppress(RedisError, OSError, TimeoutError):
-                async with asyncio.timeout(_LAST_SECONDS):
-                    await _tell(client, progress)
+    client = redis.Redis.from_url(settings.redis_url, socket_connect_timeout=1, socket_timeout=1)
+    telling = asyncio.create_task(_tell_changes(client, progress), name="progress")
+    try:
+        yield progress
+    except Fenced:
+        progress.state = "taken away"
+        raise
+    finally:
+        await end_task(telling)
+        # Closing too: a run that has ended is no failed job because of a connection that was cut.
+        with suppress(*REDIS_AWAY):
+            async with client, asyncio.timeout(_LAST_SECONDS):
+                await _tell(client, progress)
 
 
 async def _tell_changes(client: Any, progress: Progress) -> None:
     told = None
     while True:
         if (now := progress.meta()) != told:
-            with suppress(RedisError, OSError):
+            with suppress(*REDIS_AWAY):
                 await _tell(client, progress)
                 told = now
         await asyncio.sleep(BEAT_SECONDS)

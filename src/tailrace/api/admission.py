@@ -9,25 +9,25 @@ import msgspec
 from tailrace.api.services import Services
 from tailrace.errors import EnqueueFailed, IdempotencyConflict, LimitReached, RunConflict
 from tailrace.runs import Run
+from tailrace.sessions import Session
 
 __all__ = ["admit", "earlier"]
 
 log = logging.getLogger(__name__)
 
 
-async def admit(services: Services, run: Run, *, on_conflict: str) -> Run:
-    """Store `run`, tell the readers, then hand it to a worker, or let it wait for the session's active run.
+async def admit(services: Services, run: Run, session: Session, *, on_conflict: str) -> Run:
+    """Store `run`, tell the readers, then hand it to a worker, or let it wait for its session's active run.
 
-    Returns it with its `first_seq`; or the run that the same idempotency key and body made before, as it is
-    now. The document comes first, the job last: a run whose job was lost on the way is enqueued again.
+    Returns it with its `first_seq`; or the run that the same request, sent twice at once, has just made. The
+    document comes first, the job last: a run whose job was lost on the way is enqueued again.
 
     Raises `RunConflict` when the session has an active run and `on_conflict` is `reject`,
     `IdempotencyConflict` when the key was used for another body, and `LimitReached` when the user has as many
     unfinished runs as he may have.
     """
-    if (before := await earlier(services, run)) is not None:
-        return before
-    end = await services.log.fresh_end(run.session_id)
+    # Before the run is stored, so that all its events stand behind it. An end of a moment ago will do.
+    end = await services.log.end(run.session_id, remembered=session.last_seq)
     run = msgspec.structs.replace(run, behind_seq=end.seq)
     try:
         await services.limits.take_slot(run)
@@ -39,7 +39,7 @@ async def admit(services: Services, run: Run, *, on_conflict: str) -> Run:
         if (before := await earlier(services, run)) is not None:
             return before
         raise
-    admitted = await services.recovery.introduce(admitted)
+    admitted = await services.recovery.introduce(admitted, behind=end)
     if admitted.state == "waiting":
         # The active run may have ended before this one was there to be promoted.
         await services.recovery.promote(run.session_id)

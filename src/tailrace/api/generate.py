@@ -70,17 +70,20 @@ async def start_run(
         raise MigrationNeeded(missing)  # without them a session could have two active runs
     user = asker.user
     run = _run(services, user, session_id, request, idempotency_key)
-    if await earlier(services, run) is None:
+    before = await earlier(services, run)
+    if before is None:
         # Before anything is written: whoever asks too often costs little.
         await services.limits.count_run(user)
     session = await services.sessions.claim(
         session_id, user, title=_title(request), retention_seconds=asker.retention_seconds
     )
+    if before is not None:
+        return before
     # With an archive, what is archived expires, and nothing before.
     kept = 0.0 if services.settings.archive_url else session.retention_seconds
     run = msgspec.structs.replace(run, retention_seconds=kept)
     bind(run_id=run.run_id, trace_id=run.trace_id)
-    admitted = await admit(services, run, on_conflict=request.on_conflict)
+    admitted = await admit(services, run, session, on_conflict=request.on_conflict)
     if await services.sessions.owned_by(session_id, user) is None:
         # Erased since it was claimed. Whoever erases it later than this look finds the run.
         await services.erasure.again(session_id)

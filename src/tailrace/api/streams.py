@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from litestar import Request, get, post
 from litestar.datastructures import State
-from litestar.di import NamedDependency, Provide
+from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import HeaderParameter, JSONBody, QueryParameter
 from litestar.response.base import ASGIResponse
@@ -15,15 +15,14 @@ from litestar.response.base import ASGIResponse
 from tailrace.api.cursor import Start, start_of
 from tailrace.api.event_stream import EventStream
 from tailrace.api.generate import GenerateRequest, RunAccepted, start_run
+from tailrace.api.glance import Glance, glance
 from tailrace.api.query import DECIMAL_PATTERN, decimal
 from tailrace.api.schema import stream_responses
 from tailrace.api.services import Services
-from tailrace.api.session import SessionId, owned_session
-from tailrace.errors import NotYours
+from tailrace.api.session import SessionId
 from tailrace.live import Until
 from tailrace.live.sse import control, notice
 from tailrace.runs import Run
-from tailrace.sessions import Session
 from tailrace.tokens import Identity
 
 __all__ = ["handlers"]
@@ -73,13 +72,12 @@ async def generate(  # noqa: PLR0917 - Litestar passes them by name
 @get(
     "/api/apps/{session_id:str}/agent/stream-continue",
     responses={204: _NOTHING, **stream_responses(404, 429)},
-    dependencies={"session": Provide(owned_session)},
     summary="Replay what was missed, then follow live",
 )
 async def stream_continue(  # noqa: PLR0917 - Litestar passes them by name
     request: AuthorizedRequest,
     services: NamedDependency[Services],
-    session: NamedDependency[Session],
+    session_id: SessionId,
     last_event_header: Annotated[str | None, HeaderParameter(name="Last-Event-ID")] = None,
     last_event_id: Annotated[str | None, QueryParameter(name="last_event_id")] = None,
     since_timestamp: Annotated[
@@ -92,21 +90,19 @@ async def stream_continue(  # noqa: PLR0917 - Litestar passes them by name
     `since_timestamp` (Unix seconds, inclusive), else the beginning. 204 when there is nothing to send and
     nothing to wait for.
     """
-    session_id = session.session_id
-    since = decimal(since_timestamp) if since_timestamp is not None else None
-    run = await _chosen(services, session_id, run_id)
+    seen = await glance(services, session_id, request.user.user, run_id=run_id)
     start = await start_of(
         services.log,
         session_id,
+        seen,
         last_event_id=last_event_header or last_event_id or None,
-        since_timestamp=since,
+        since_timestamp=decimal(since_timestamp) if since_timestamp is not None else None,
     )
-    running = await _running(services, run)
-    until = _until(follow, running, run_id)
-    if until.kind == "replay" and start.reset is None and start.after >= _replay_end(start, run):
+    until = _until(follow, seen.running, run_id)
+    if until.kind == "replay" and start.reset is None and start.after >= _replay_end(start, seen):
         return ASGIResponse(status_code=204, headers={"cache-control": "no-store"})
     opening = notice("stream.reset", start.reset) if start.reset else b""
-    opening += _ready(session_id, start, running.run_id if running else None)
+    opening += _ready(session_id, start, seen.running)
     feed = services.live.feed(
         session_id, reader=request.user, after=start.after, until=until, only_run=run_id
     )
@@ -134,37 +130,17 @@ def _accepted(run: Run) -> ASGIResponse:
     )
 
 
-async def _chosen(services: Services, session_id: str, run_id: str | None) -> Run | None:
-    """The run that the stream is about: the one that is asked for, else the active one."""
-    if run_id is None:
-        return await services.runs.active(session_id)
-    run = await services.runs.get(session_id, run_id)
-    if run is None:
-        raise NotYours
-    return run
-
-
-async def _running(services: Services, run: Run | None) -> Run | None:
-    """`run` if its `finish` is still to come."""
-    if run is None or run.finished_at is not None:
-        return None
-    last = await services.log.last(run.session_id)
-    # The `finish` is written a moment before the run is marked as ended.
-    finished = last is not None and last.event_type == "finish" and last.run_id == run.run_id
-    return None if finished else run
-
-
-def _until(follow: Follow, running: Run | None, run_id: str | None) -> Until:
+def _until(follow: Follow, running: str | None, run_id: str | None) -> Until:
     if follow == "session":
         return Until(kind="never")
     if follow == "run" and running is not None:
-        return Until(kind="finish", run_id=running.run_id)
+        return Until(kind="finish", run_id=running)
     return Until(kind="replay", run_id=run_id)
 
 
-def _replay_end(start: Start, run: Run | None) -> int:
+def _replay_end(start: Start, seen: Glance) -> int:
     """The last event that a replay would send."""
-    return start.last if run is None or run.last_seq is None else min(run.last_seq, start.last)
+    return start.last if seen.finish_seq is None else min(seen.finish_seq, start.last)
 
 
 def _ready(session_id: str, start: Start, run_id: str | None) -> bytes:
