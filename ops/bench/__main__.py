@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import resource
-import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -17,39 +16,49 @@ from ops.bench.loads import LOADS
 from ops.bench.reading import Reading
 from ops.bench.report import write_report
 from ops.bench.run import Run
+from ops.bench.stop import Stop
 from ops.bench.system import SYSTEMS
 
 _FILES = 12_000  # open files that 10,000 streams need, in the load generator and in the server
 
 
 def main() -> int:
-    """Measure and report; the exit status."""
+    """Measure and report; the exit status, which is a shell's if a signal stopped it."""
     options = _options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    stop = Stop()
     files = _raise_open_files()
     if files < _FILES and "c" in options.only:
         print(f"Only {files:,} files may be open here: (c) needs {_FILES:,} (ulimit -n).", file=sys.stderr)
     readings: list[Reading] = []
-    status = 0
+    heading = _heading(options)
     try:
-        with deployment() as servers:
-            run = Run(
-                servers,
-                systems=options.systems,
-                rounds=options.rounds or (1 if options.quick else 3),
-                scale=0.25 if options.quick else options.scale,
-                full=options.full,
-            )
-            for letter in options.only:
-                for reading in LOADS[letter](run):
-                    readings.append(reading)
-                    run.say(f"        {_shown(reading.values)} {reading.note}")
-    except KeyboardInterrupt:
-        print("Stopped; what was measured is reported.", file=sys.stderr)
-        status = 128 + signal.SIGINT
-    print(write_report(options.out, readings, heading=_heading(options)))
+        _measure(options, readings)
+    except BaseException:
+        if stop.signal is None:
+            raise
+        # Whatever was raised: what was cut off on the way fails as it must.
+        stopped = f"Stopped by {stop.signal.name}: this is what was measured until then."
+        print(stopped, file=sys.stderr)
+        heading = f"**{stopped}** {heading}"
+    stop.ignored()
+    print(write_report(options.out, readings, heading=heading))
     print(f"\nMore in {options.out / 'report.md'}.")
-    return status
+    return 128 + stop.signal if stop.signal else 0
+
+
+def _measure(options: argparse.Namespace, readings: list[Reading]) -> None:
+    with deployment() as servers:
+        run = Run(
+            servers,
+            systems=options.systems,
+            rounds=options.rounds or (1 if options.quick else 3),
+            scale=0.25 if options.quick else options.scale,
+            full=options.full,
+        )
+        for letter in options.only:
+            for reading in LOADS[letter](run):
+                readings.append(reading)
+                run.say(f"        {_shown(reading.values)} {reading.note}")
 
 
 def _heading(options: argparse.Namespace) -> str:

@@ -28,7 +28,12 @@ class Peer:
 
     def __init__(self, argv: Sequence[str]) -> None:
         self._process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env=python_environ()
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+            env=python_environ(),
+            start_new_session=True,  # Ctrl-C in the terminal reaches only the benchmark, which ends it
         )
         self._rest = b""
 

@@ -97,8 +97,8 @@ def peak(pid: int) -> Iterator[Peak]:
             seen.most = max(seen.most, memory(pid)[0])
 
     thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
     try:
+        thread.start()
         yield seen
         time.sleep(_SAMPLE_SECONDS)
     finally:

@@ -22,7 +22,7 @@ from pymongo import ASCENDING, ReturnDocument
 from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
-from tailrace.documents import from_document
+from tailrace.documents import readable
 from tailrace.errors import TailraceError
 from tailrace.jobs import Jobs, job_ids
 from tailrace.mongo import Database, end_task
@@ -151,12 +151,12 @@ class Erasure:
         ended = {"active": False, "state": "cancelled", "finished_at": time.time(), "cancel_requested": True}
         await self._runs.update_many(open_runs, {"$set": ended})
         with suppress(RedisError, OSError):  # else they see it at their next beat
-            for document in found:
-                await self._jobs.cancel(from_document(Run, document))
+            for run in readable(Run, found):
+                await self._jobs.cancel(run)
 
     async def _noted(self, session_id: str) -> dict[str, Any]:
         """The tombstone, with what names the session's runs outside of MongoDB: the runs will be gone."""
-        runs = [from_document(Run, each) async for each in self._runs.find({"session_id": session_id})]
+        runs = readable(Run, await self._runs.find({"session_id": session_id}).to_list(None))
         jobs = [each for run in runs for each in job_ids(run)]
         traces = [run.trace_id for run in runs if run.trace_id]
         found: dict[str, Any] | None = await self._sessions.find_one_and_update(

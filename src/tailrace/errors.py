@@ -10,6 +10,7 @@ TailraceError
 ├── CursorError           a place to start from that cannot be served
 ├── LimitReached          the user has, or has asked for, as much as one user may
 ├── EnqueueFailed         Redis did not take the job
+├── DocumentDamaged       a stored document is not one that Tailrace stores
 ├── ArchiveUnavailable    the object store does not answer, or refuses
 ├── ArchiveDamaged        an object of the archive is missing, or not what was archived
 ├── EmbeddedUnavailable   no mongod or valkey-server can be found on this machine
@@ -20,6 +21,7 @@ __all__ = [
     "ArchiveDamaged",
     "ArchiveUnavailable",
     "CursorError",
+    "DocumentDamaged",
     "EmbeddedUnavailable",
     "EnqueueFailed",
     "Fenced",
@@ -92,6 +94,14 @@ class LimitReached(TailraceError):
 
 class EnqueueFailed(TailraceError):
     """Redis did not take the job."""
+
+
+class DocumentDamaged(TailraceError):
+    """A stored document is not one that Tailrace stores."""
+
+    def __init__(self, message: str, *, session_id: str | None) -> None:
+        super().__init__(message)
+        self.session_id = session_id  # None when the document does not say
 
 
 class ArchiveUnavailable(TailraceError):

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
+from tailrace.documents import converted
 from tailrace.errors import CursorError
 
 __all__ = [
@@ -106,8 +107,8 @@ class Event(Draft, frozen=True, kw_only=True):
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Event:
-        """The event stored as `document`; unknown fields are ignored."""
-        return msgspec.convert({**document, "event_id": document["_id"]}, cls)
+        """The event stored as `document`; unknown fields are ignored. Raises `DocumentDamaged`."""
+        return converted({**document, "event_id": document["_id"]}, cls)
 
     def to_document(self) -> dict[str, Any]:
         """The MongoDB document, in the field order of the wire."""

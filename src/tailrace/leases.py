@@ -10,7 +10,7 @@ from typing import Any
 
 from pymongo import ReturnDocument
 
-from tailrace.documents import from_document
+from tailrace.documents import from_document, readable
 from tailrace.mongo import Database
 from tailrace.runs import LEASE_SECONDS, Run, lease_for
 
@@ -40,7 +40,7 @@ class Leases:
     async def run_out(self, *, limit: int) -> list[Run]:
         """Up to `limit` active runs whose lease has run out."""
         cursor = self._runs.find({"active": True, **_RUN_OUT}).limit(limit)
-        return [from_document(Run, found) for found in await cursor.to_list(None)]
+        return readable(Run, await cursor.to_list(None))
 
     async def take(self, run: Run, *, dead: bool, handed_over: bool = False) -> Run | None:
         """Begin the next attempt of `run`: it is queued again, and no attempt before may write any more.
@@ -71,9 +71,7 @@ class Leases:
             "cancel_requested": True,
             "$expr": {"$lt": ["$cancel_requested_at", told]},
         }
-        return [
-            from_document(Run, found) for found in await self._runs.find(query).limit(limit).to_list(None)
-        ]
+        return readable(Run, await self._runs.find(query).limit(limit).to_list(None))
 
 
 def _held(run: Run) -> dict[str, Any]:

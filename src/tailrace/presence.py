@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from tailrace.documents import from_document
+from tailrace.documents import readable
 from tailrace.mongo import Database
 from tailrace.runs import Run
 
@@ -36,4 +36,4 @@ class Presence:
             return []
         patience = {"$multiply": [{"$add": ["$cancel_after", SEEN_SECONDS]}, 1000]}
         gone = {"$expr": {"$lt": [{"$add": ["$last_reader_at", patience]}, "$$NOW"]}}
-        return [from_document(Run, each) for each in await self._runs.find({**minding, **gone}).to_list(None)]
+        return readable(Run, await self._runs.find({**minding, **gone}).to_list(None))

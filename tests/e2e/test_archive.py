@@ -139,3 +139,6 @@ async def test_a_store_that_is_away_is_told(stack: Stack, store: S3, mongo: Mong
     await reader.read()
     assert (reader.frames[-1].event, reader.frames[-1].json) == ("stream.rotate", {"reason": "error"})
     assert reader.events == []
+    said = stack.api.log.read_text()
+    assert said.count("The archive does not answer") == 1  # of them both
+    assert "Traceback" not in said

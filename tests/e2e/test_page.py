@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from playwright.async_api import Browser, Locator, Page, async_playwright, expect
+from playwright.async_api import Browser, Locator, Page, Route, async_playwright, expect
 from tests.e2e.shared import shared_settings
 from tests.e2e.stack import Stack
 
@@ -206,6 +206,71 @@ async def test_a_prompt_that_is_stopped_before_a_worker_has_it_stays(human_stack
             await expect(other.get_by_test_id("send")).to_be_enabled()
         await page.get_by_test_id("stop").click()
         await has_finished(page)
+
+
+async def test_a_prompt_for_a_server_that_is_away_is_sent_when_it_is_back(human_stack: Stack) -> None:
+    async with chromium() as browser, watched_page(browser, human_stack.url) as page:
+        human_stack.kill_api()
+        await ask(page, "What is 17 * 23?")
+        await expect(page.get_by_test_id("problem")).to_contain_text("Trying again")
+        await expect(page.get_by_test_id("status")).to_have_text(re.compile("Offline"))
+        await expect(page.get_by_test_id("message-user")).to_have_text(re.compile("17"))
+        await expect(page.get_by_test_id("send")).to_be_disabled()
+        human_stack.start_api()
+        await expect(answers(page).last).to_contain_text("391", timeout=PATIENCE_MS)
+        await expect(page.get_by_test_id("problem")).to_be_hidden()
+        await expect(page.get_by_test_id("message-user")).to_have_count(1)
+
+
+async def test_a_prompt_whose_answer_was_lost_is_sent_again_and_runs_once(human_stack: Stack) -> None:
+    keys: list[str] = []
+
+    async def lost(route: Route) -> None:
+        keys.append(route.request.headers["idempotency-key"])
+        if len(keys) == 1:
+            await route.fetch()  # the server has the prompt, and dies before it can say so
+            await route.abort("connectionreset")
+        else:
+            await route.continue_()
+
+    async with chromium() as browser, watched_page(browser, human_stack.url) as page:
+        await page.route("**/agent/generate", lost)
+        await ask(page, "What is 17 * 23?")
+        await expect(answers(page).last).to_contain_text("391", timeout=PATIENCE_MS)
+        await expect(page.get_by_test_id("problem")).to_be_hidden()
+        await has_finished(page)
+        assert (len(keys), len(set(keys))) == (2, 1)
+        await expect(page.get_by_test_id("message-user")).to_have_count(1)
+        async with human_stack.client() as client:
+            runs = (await client.get(f"/api/apps/{page.url.partition('#')[2]}/agent/runs")).json()["runs"]
+        assert len(runs) == 1
+
+
+async def test_a_prompt_that_could_not_be_sent_is_in_the_box_again(human_stack: Stack) -> None:
+    keys: list[str] = []
+    back = False
+
+    async def away(route: Route) -> None:
+        keys.append(route.request.headers["idempotency-key"])
+        await (route.continue_() if back else route.abort("connectionrefused"))
+
+    async with chromium() as browser, watched_page(browser, human_stack.url) as page:
+        await page.clock.install()
+        await page.reload()
+        await page.route("**/agent/generate", away)
+        prompt, problem = page.get_by_test_id("prompt"), page.get_by_test_id("problem")
+        await ask(page, "What is 17 * 23?")
+        await expect(problem).to_contain_text("Trying again")
+        await prompt.fill("And then?")
+        await page.clock.fast_forward(60_000)
+        await expect(problem).to_contain_text("could not be reached")
+        await expect(prompt).to_have_value("What is 17 * 23?\nAnd then?")
+        await expect(page.get_by_test_id("message-user")).to_have_count(0)
+        back = True
+        await ask(page, "What is 17 * 23?")
+        await expect(answers(page).last).to_contain_text("391", timeout=PATIENCE_MS)
+        await expect(problem).to_be_hidden()
+        assert len(set(keys)) == 1
 
 
 async def test_without_a_token_of_its_own_the_page_asks_for_one(human_stack: Stack) -> None:

@@ -49,15 +49,18 @@ async def becomes(database: Database, run: Run, **wanted: Any) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_a_document_that_is_no_run_stops_it_only_until_it_is_gone(
+async def test_a_document_that_is_no_run_is_told_of_once_and_keeps_no_other_waiting(
     settings: Settings, database: Database, without_redis: Jobs, caplog: pytest.LogCaptureFixture
 ) -> None:
     lost = await stored(database, a_run("s1", first_seq=1), state="running", lease_expires_at=LONG_AGO)
     strange = await stored(database, a_run("s2"), state="dreaming", lease_expires_at=LONG_AGO)
     async with reaping(settings, database, without_redis, readers=tuple):
-        await until(lambda: "The reaper failed" in caplog.messages)
-        await database["runs"].delete_one({"_id": strange.run_id, "session_id": "s2"})
         await becomes(database, lost, attempt=2)
+        await database["runs"].update_one({"_id": lost.run_id}, {"$set": {"lease_expires_at": LONG_AGO}})
+        await until(lambda: caplog.messages.count("The reaper waits") > 2)  # for Redis, at each look
+    (told,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert strange.run_id in told.__dict__["error"]
+    assert told.__dict__["session_id"] == "s2"
 
 
 async def test_without_redis_readers_are_seen_and_lost_runs_end(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import msgspec
+import pytest
 from ops.bench.histogram import Histogram
 from ops.bench.reading import Reading
 
@@ -39,6 +41,35 @@ def test_it_measures_and_reports(tmp_path: Path) -> None:
 def test_without_a_c_compiler_a_slower_load_generator_sees_every_event(tmp_path: Path) -> None:
     readings = _bench(tmp_path, "--only", "e", "--systems", "floor", path="")
     assert [reading.values["missing"] for reading in readings] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("number", "shown", "status"),
+    [(signal.SIGTERM, "events_per_s=", 143), (signal.SIGINT, "(e)", 130)],
+    ids=["after a measurement", "before one"],
+)
+def test_one_that_is_stopped_reports_what_it_has_and_says_so(
+    tmp_path: Path, number: signal.Signals, shown: str, status: int
+) -> None:
+    options = ("--scale", "0.01", "--rounds", "1000", "--only", "e", "--systems", "floor")
+    argv = [sys.executable, "-m", "ops.bench", *options, "--out", str(tmp_path)]
+    with subprocess.Popen(
+        argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as bench:
+        assert bench.stderr is not None
+        try:
+            assert any(shown in line for line in bench.stderr)
+            os.killpg(bench.pid, number)  # as a terminal does
+            _, said = bench.communicate(timeout=60)
+        finally:
+            bench.kill()
+    assert bench.returncode == status, said
+    assert f"Stopped by {number.name}" in said
+    readings = msgspec.json.decode((tmp_path / "readings.json").read_bytes(), type=list[Reading])
+    assert bool(readings) == (number is signal.SIGTERM)
+    report = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert f"Stopped by {number.name}" in report
+    assert ("## (e) one reader" in report) == bool(readings)
 
 
 def test_a_percentile_lies_in_the_bucket_that_holds_its_rank() -> None:

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from tailrace.leases import BEAT_SECONDS, CANCEL_GRACE_SECONDS, Leases
 from tailrace.mongo import connect, end_task
@@ -49,22 +49,34 @@ class _Keeper:
         self._give_up = give_up
         self._agents_loop = asyncio.get_running_loop()
         self._told: float | None = None  # time.monotonic() when its end was first known to be wanted
-        self._ready = threading.Event()
+        self._ending = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None  # the thread's, once it could be made
         # The horse ends without waiting for it.
         self.thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
     async def end(self) -> None:
         """Return when the thread has ended."""
-        self._ready.wait()
-        self._loop.call_soon_threadsafe(self._ended.set)
+        self._ending.set()
+        if self._loop is not None:
+            with suppress(RuntimeError):  # it is closed: the thread has seen for itself
+                self._loop.call_soon_threadsafe(self._ended.set)
         await asyncio.to_thread(self.thread.join)
 
     def _keep(self) -> None:
-        asyncio.run(self._until_ended())
+        while not self._ending.is_set():
+            try:
+                with asyncio.Runner() as runner:
+                    runner.run(self._until_ended())
+            except OSError as error:  # the process may open no more files, of which a loop needs three
+                self._not_renewed(error)
+                self._give_up_if_overdue()
+                self._ending.wait(BEAT_SECONDS)
 
     async def _until_ended(self) -> None:
-        self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
-        self._ready.set()
+        self._ended = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        if self._ending.is_set():  # only now would `end` wake this loop
+            return
         beating = asyncio.create_task(self._beat())
         watching = asyncio.create_task(self._watch())
         await self._ended.wait()
@@ -80,11 +92,12 @@ class _Keeper:
                 try:
                     self._tell(await leases.renew(self._run))
                 except Exception as error:
-                    # The lease may run out meanwhile; then the fence decides.
-                    log.warning(
-                        "the lease was not renewed", extra={"action": "lease", "error": str(error)[:200]}
-                    )
+                    self._not_renewed(error)
                 await asyncio.sleep(BEAT_SECONDS)
+
+    def _not_renewed(self, error: Exception) -> None:
+        # The run goes on. Its lease may run out meanwhile; then the fence decides.
+        log.warning("the lease was not renewed", extra={"action": "lease", "error": str(error)[:200]})
 
     def _tell(self, found: Run | None) -> None:
         if self._told is None and (found is None or found.cancel_requested):
@@ -94,9 +107,12 @@ class _Keeper:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(BEAT_SECONDS)
-            if self._give_up is not None and self._overdue(time.monotonic()):
-                log.error("the agent does not end", extra={"action": "give up", "run_id": self._run.run_id})
-                self._give_up()
+            self._give_up_if_overdue()
+
+    def _give_up_if_overdue(self) -> None:
+        if self._give_up is not None and self._overdue(time.monotonic()):
+            log.error("the agent does not end", extra={"action": "give up", "run_id": self._run.run_id})
+            self._give_up()
 
     def _overdue(self, now: float) -> bool:
         began = self._hold.began

@@ -8,6 +8,7 @@ import msgspec
 from litestar import Request, Response, post
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
+from litestar.exceptions import ClientException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ControllerRouterHandler
 
@@ -52,7 +53,10 @@ async def cancel(
     streams within a moment; what the agent has said until then stays. Harmless when repeated or too late.
     """
     if body := await request.body():
-        msgspec.json.decode(body, type=_Nothing)
+        try:
+            msgspec.json.decode(body, type=_Nothing)
+        except msgspec.DecodeError as error:
+            raise ClientException(f"The request cannot be read: {error}") from error
     run = await services.recovery.cancel(session.session_id)
     if run is None:
         idle = CancelAnswer(session_id=session.session_id, run_id=None, state="idle")

@@ -16,6 +16,7 @@ from pymongo.errors import PyMongoError
 from tailrace.errors import (
     ArchiveUnavailable,
     CursorError,
+    DocumentDamaged,
     EnqueueFailed,
     IdempotencyConflict,
     LimitReached,
@@ -83,9 +84,13 @@ def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes
     PROBLEMS.add(str(problem.status))
     if isinstance(error, LimitReached):
         LIMITS_REFUSED.add(error.limit)
-    if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+    if isinstance(error, DocumentDamaged):
+        words = {"action": "damaged", "session_id": error.session_id, "error": str(error)}
+        log.error("Stored data cannot be read", extra=words)
+    elif problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("A request failed", exc_info=error, extra={"action": "request_failed"})
-    elif problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
+    elif problem.status == HTTPStatus.SERVICE_UNAVAILABLE and not isinstance(error, ArchiveUnavailable):
+        # An outage of the archive is told where it is met, once.
         name = type(error).__name__
         log.warning("A request found a service away", extra={"action": "unavailable", "error": name})
     shown = msgspec.structs.replace(problem, instance=request.scope["path"][:MAX_SHOWN])
@@ -219,7 +224,11 @@ def _(error: PyMongoError) -> _Answer:
     return _answer.dispatch(Exception)(error)
 
 
-@_answer.register(msgspec.DecodeError)
+@_answer.register
+def _(error: DocumentDamaged) -> _Answer:
+    return _Answer(_plain(500, "Stored data cannot be read. It has been logged."))
+
+
 @_answer.register(UnicodeError)
 def _(error: Exception) -> _Answer:
     return _Answer(_plain(400, f"The request cannot be read: {error}"[:MAX_SHOWN]))

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from tailrace.documents import converted
 from tailrace.errors import ArchiveDamaged
 from tailrace.events import Event
 
@@ -125,4 +126,4 @@ _ENVELOPE = frozenset(Event.__struct_fields__) - {"data", "emitted_at", "expires
 def _event(line: bytes) -> ArchivedEvent:
     frame: dict[str, Any] = msgspec.json.decode(line)
     data = {name: frame.pop(name) for name in [*frame] if name not in _ENVELOPE}
-    return msgspec.convert({**frame, "data": data, "line": line}, ArchivedEvent)
+    return converted({**frame, "data": data, "line": line}, ArchivedEvent)

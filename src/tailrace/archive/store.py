@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -11,13 +10,13 @@ from importlib.util import find_spec
 from typing import Any, TypeVar
 from uuid import uuid4
 
+from tailrace.archive.outage import Outage
 from tailrace.errors import ArchiveUnavailable, SettingError
 from tailrace.settings import Settings
 
 __all__ = ["ObjectStore"]
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
 
 THREADS = 4  # of its own: a store that hangs must not take those that others wait for
 ANSWER_SECONDS = 20.0  # for one object, which has a few megabytes at most
@@ -32,6 +31,7 @@ class ObjectStore:
         self._url = url
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="archive")
         self._filesystem: tuple[Any, str] | None = None
+        self._outage = Outage()
 
     @classmethod
     def of(cls, settings: Settings) -> ObjectStore | None:
@@ -47,7 +47,7 @@ class ObjectStore:
     async def write(self, key: str, content: bytes) -> None:
         """Put an object in place, whole or not at all, and read it back.
 
-        Raises `ArchiveUnavailable`, as all of these do.
+        Raises `ArchiveUnavailable`, as all of these do. The outage is in the log then: nobody else need tell.
         """
         await self._ask(lambda: self._write(key, content))
 
@@ -70,9 +70,13 @@ class ObjectStore:
     async def _ask(self, question: Callable[[], T]) -> T:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                return await asyncio.get_running_loop().run_in_executor(self._pool, question)
+                answer = await asyncio.get_running_loop().run_in_executor(self._pool, question)
         except Exception as error:  # every store raises its own
-            raise ArchiveUnavailable(f"The archive: {type(error).__name__}: {error}"[:300]) from error
+            away = ArchiveUnavailable(f"The archive: {type(error).__name__}: {error}"[:300])
+            self._outage.failed(away)
+            raise away from error
+        self._outage.answered()
+        return answer
 
     def _opened(self) -> tuple[Any, str]:
         if self._filesystem is None:

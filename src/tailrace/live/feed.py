@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Literal
 
+from tailrace.errors import ArchiveUnavailable, DocumentDamaged
 from tailrace.eventlog import EventLog
 from tailrace.events import Event
 from tailrace.live.channel import CHUNK_BYTES, Batch, Channel
@@ -112,8 +113,8 @@ class Feed:
             return
         try:
             self._pull()
-        except Exception:
-            self._fail()
+        except Exception as error:
+            self._fail(error)
 
     def tick(self) -> None:
         """Send a comment if nothing was sent since the last tick."""
@@ -139,9 +140,14 @@ class Feed:
         self._sink.end()
         self._then()
 
-    def _fail(self) -> None:
+    def _fail(self, error: Exception) -> None:
         """The reader shall connect again: the status was sent long ago."""
-        log.exception("A stream failed", extra={"action": "stream", "session_id": self.session_id})
+        words = {"action": "stream", "session_id": self.session_id, "error": str(error)[:300]}
+        # The first says what is to be done without a traceback; the other is told of where it is met, once.
+        if isinstance(error, DocumentDamaged):
+            log.error("A stream failed: stored data cannot be read", extra=words)
+        elif not isinstance(error, ArchiveUnavailable):
+            log.error("A stream failed", exc_info=error, extra=words)
         self.close("error")
 
     def _read_history(self) -> None:
@@ -155,9 +161,9 @@ class Feed:
                 await self._history(at=None)
             else:
                 await self._to_channel(self._channel)
-        except Exception:
+        except Exception as error:
             if not self._over:
-                self._fail()
+                self._fail(error)
         self._task, self._woken = None, _NEVER
         if self._channel is None and not self._over:
             self._end()

@@ -2,17 +2,21 @@
 
 import { Access } from "./access.js";
 import { reduce } from "./conversation.js";
+import { Outbox } from "./outbox.js";
 import { ReadingSession } from "./session.js";
 import { Sidebar } from "./sidebar.js";
 import { Tailrace, TailraceError, randomId } from "./tailrace.js";
 import { Traces } from "./traces.js";
 import { ConversationView } from "./view.js";
 
+const ANSWER_MS = 15_000; // for a prompt to be taken, which takes milliseconds: then its connection is dead
+
 const at = (id) => document.getElementById(id);
 const base = new URL(".", document.baseURI).href;
 const access = new Access({ base, ask: askForToken });
 const tailrace = new Tailrace({ base, token: access.token });
 const traces = new Traces({ get: (path) => authorized(() => tailrace.get(path)), onKnown: draw });
+const outbox = new Outbox({ post, onChange: draw });
 const sidebar = new Sidebar({ list: at("sessions"), empty: at("no-sessions") });
 const view = new ConversationView({
   list: at("conversation"),
@@ -23,7 +27,6 @@ const view = new ConversationView({
 
 let apps = [];
 let session = null; // the ReadingSession that is shown
-let pending = null; // the prompt that was sent and has not come back as an event: {text, after, runId}
 let stopping = null; // the id of the run that was told to stop
 let drawing = 0;
 let announced = 0; // up to which seq answers were read out
@@ -33,9 +36,10 @@ let announced = 0; // up to which seq answers were read out
 function open(id) {
   session?.close();
   view.clear();
-  pending = null;
+  outbox.leave();
   announced = 0;
   showProblem(null);
+  if (!at("prompt").value) giveBack(outbox.unsent(id));
   session = new ReadingSession({ id, tailrace, reduce, onChange: draw, onRefused, onEvent });
   session.follow();
   sidebar.mark(id);
@@ -49,16 +53,18 @@ function draw() {
     drawing = 0;
     if (!session.settled) return; // history comes in one piece, not word by word
     const { state } = session;
-    if (pending) settlePending(state);
+    outbox.settle(session);
+    const { pending } = outbox;
     const items = pending ? [...state.items, pending.item] : state.items;
-    const working = state.activeRun !== null || pending !== null;
+    const working = state.activeRun !== null || (pending !== null && !pending.away);
     view.show(items, working);
     view.link((runId) => traces.url(session.id, runId, state.runs[runId]?.trace));
     at("welcome").hidden = items.length > 0 || session.expected;
-    at("send").disabled = working;
+    at("send").disabled = working || pending !== null;
     at("send").hidden = state.activeRun !== null;
     at("stop").hidden = state.activeRun === null;
     at("stop").disabled = stopping !== null && stopping === state.activeRun;
+    showTrying(pending?.away);
     showStatus(working);
     showTitle();
     announce(state);
@@ -66,7 +72,8 @@ function draw() {
 }
 
 function showStatus(working) {
-  const state = session.connection === "live" && !working ? "idle" : session.connection;
+  const connection = outbox.pending?.away ? "offline" : session.connection;
+  const state = connection === "live" && !working ? "idle" : connection;
   const node = at("status");
   const text = STATUS[state] ?? "";
   node.dataset.state = state;
@@ -96,9 +103,17 @@ function announce(state) {
   announced = Math.max(announced, 1, ...done.map((item) => item.seq));
 }
 
-function showProblem(text) {
-  at("problem").textContent = text ?? "";
-  at("problem").hidden = !text;
+function showProblem(text, level = "failed") {
+  const node = at("problem");
+  node.dataset.level = level;
+  node.hidden = !text;
+  if (node.textContent !== (text ?? "")) node.textContent = text ?? ""; // each change is read out
+}
+
+/** Says why the pending prompt cannot be sent, as long as that is so. */
+function showTrying(why) {
+  if (why) showProblem(`${why} Trying again …`, "trying");
+  else if (at("problem").dataset.level === "trying") showProblem(null);
 }
 
 // --- what happens -------------------------------------------------------------------------------------------
@@ -114,7 +129,7 @@ async function onRefused(error) {
     await new Promise((resolve) => setTimeout(resolve, 500)); // a server that refuses its own token has time
     return true;
   }
-  showProblem(explained(error));
+  showProblem(error instanceof TailraceError ? error.message : `A part of this is missing: ${error.message}.`);
   return false;
 }
 
@@ -130,28 +145,28 @@ async function refresh() {
 
 async function send(text) {
   const sentTo = session;
-  pending = {
-    text,
-    after: session.state.lastSeq,
-    item: { key: "pending", kind: "message", role: "user", text, tools: [], reasoning: "", status: "complete" },
-  };
   showProblem(null);
+  const sending = outbox.send(sentTo, text);
   draw();
   view.toBottom();
   try {
-    const key = randomId();
-    const run = await authorized(() => tailrace.generate(sentTo.id, { prompt: text }, { idempotencyKey: key }));
-    if (sentTo === session && pending) pending.runId = run.run_id;
-    sentTo.follow();
-    draw();
+    await sending;
+    if (sentTo.id === session.id) session.follow();
   } catch (error) {
     if (sentTo !== session) return;
-    pending = null;
     giveBack(text);
     showProblem(explained(error));
-    draw();
   }
+  draw();
   refresh();
+}
+
+function post(id, text, idempotencyKey) {
+  return authorized(async () => {
+    await access.token(); // a person may be asked for it, and takes their time
+    const signal = AbortSignal.timeout(ANSWER_MS);
+    return tailrace.generate(id, { prompt: text }, { idempotencyKey, signal });
+  });
 }
 
 async function stop() {
@@ -171,21 +186,11 @@ async function stop() {
   }
 }
 
-/** The log tells the prompt, in other words perhaps: a huge one is cut. */
-function settlePending(state) {
-  const run = state.runs[pending.runId];
-  const over = run && run.status !== "queued" && state.activeRun !== pending.runId;
-  if (over || arrived(pending, state)) pending = null;
-}
-
 /** Nothing typed is ever lost. */
 function giveBack(text) {
-  at("prompt").value ||= text;
+  const typed = at("prompt").value;
+  at("prompt").value = typed ? `${text}\n${typed}` : text;
   fit();
-}
-
-function arrived({ text, after }, { items }) {
-  return items.some((item) => item.role === "user" && item.seq > after && item.text.trim() === text.trim());
 }
 
 /** `work`, and once more with a new token when the old one is refused. */
@@ -201,7 +206,7 @@ async function authorized(work) {
 
 function explained(error) {
   if (error instanceof TailraceError) return error.message;
-  return "The server cannot be reached. Your prompt was not sent; send it again when the connection is back.";
+  return "The server could not be reached. Your prompt is in the box again: send it when the connection is back.";
 }
 
 function askForToken(why) {

@@ -24,7 +24,15 @@ from pymongo.errors import (
 from tailrace.api.body import json_only
 from tailrace.api.problems import MEDIA_TYPE, respond
 from tailrace.api.query import each_once
-from tailrace.errors import CursorError, EnqueueFailed, NotYours, RunConflict, SettingError, Unauthorized
+from tailrace.errors import (
+    CursorError,
+    DocumentDamaged,
+    EnqueueFailed,
+    NotYours,
+    RunConflict,
+    SettingError,
+    Unauthorized,
+)
 
 MAX_BODY = 2_000_000
 JSON = {"content-type": "application/json"}
@@ -80,6 +88,8 @@ async def api() -> AsyncIterator[httpx.AsyncClient]:
         (OperationFailure("secret", code=13), 500, {}),
         (DuplicateKeyError("secret"), 500, {}),
         (SettingError("secret"), 500, {}),
+        (DocumentDamaged("secret", session_id="s1"), 500, {}),
+        (msgspec.ValidationError("secret"), 500, {}),  # of whatever was not the request
         (KeyError("secret"), 500, {}),
     ],
     ids=repr,
