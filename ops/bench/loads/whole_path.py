@@ -6,7 +6,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import msgspec
 from ops.bench.agent import TOKENS, TOKENS_PER_SECOND
@@ -143,4 +143,8 @@ def _private(pool: int) -> list[int]:
 
 def _cpu_of_all(pool: int) -> float:
     """CPU seconds of the pool's processes, and of those that have ended under them."""
-    return sum(cpu_seconds(pid, ended=True) for pid in (pool, *descendants(pool)))
+    total = 0.0
+    for pid in (pool, *descendants(pool)):
+        with suppress(OSError):  # it has ended meanwhile: its parent's account has it
+            total += cpu_seconds(pid, ended=True)
+    return total
