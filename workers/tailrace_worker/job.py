@@ -23,6 +23,7 @@ from tailrace.ending import Outcome, close_document, message_writer_for, timed_o
 from tailrace.errors import Fenced
 from tailrace.eventlog import EventLog
 from tailrace.jobs import Jobs
+from tailrace.leases import Leases
 from tailrace.logs import bound
 from tailrace.messages import Message, Messages, prompt_id
 from tailrace.metrics import CANCEL_SECONDS, FIRST_EVENT_SECONDS, RUN_SECONDS
@@ -84,7 +85,7 @@ async def perform_run(
         try:
             async with (
                 held(settings, database, run) as hold,
-                keeping(settings, run, hold, give_up=give_up),
+                keeping(settings, run, hold, Leases(database), give_up=give_up),
                 shown(settings, run, then=trace.stored) as progress,
             ):
                 await _Performance(settings, database, run, trace=trace, hold=hold, progress=progress).play()

@@ -25,29 +25,33 @@ from tailrace.tokens import mint
 
 __all__ = ["whole_path"]
 
-RUNS = 50
+RUNS = (20, 50)
 _POSTS_PER_SECOND = 10.0  # so that all runs are under way together for half of their time
 _PACE_SECONDS = TOKENS / TOKENS_PER_SECOND
+_REST_WITHIN_SECONDS = 30.0
+_AT_REST_CORES = 0.2  # fifty workers and their spares watch MongoDB and Redis
 _MODEL_MS = 1_000 / TOKENS_PER_SECOND  # before its first token
 _STARTED = '"event_type":"agent_start"'
 _MARK, _FIRST_EVENT, _END = 3, 4, 5  # places in the load generator's account of a stream
 
 
 def whole_path(run: Run) -> Iterator[Reading]:
-    """50 runs of 160 tokens at 20 a second through RQ workers, posted over 5 s."""
-    count = run.many(RUNS, least=2)
-    for _ in run.interleaved(TAILRACE):
-        run.say(f"(g) {count} runs: {TAILRACE.label}")
-        with (
-            run.deployment.place(0) as place,
-            TAILRACE.server(place) as server,
-            _workers(place, count) as pool,
-        ):
-            _warm(server, place)
-            yield _measured(server, place, pool, count)
+    """20 and 50 runs of 160 tokens at 20 a second through RQ workers, 10 of them posted a second."""
+    for runs in RUNS:
+        count = run.many(runs, least=2)
+        for _ in run.interleaved(TAILRACE):
+            run.say(f"(g) {count} runs: {TAILRACE.label}")
+            with (
+                run.deployment.place(0) as place,
+                TAILRACE.server(place) as server,
+                _workers(place, count) as pool,
+            ):
+                _warm(server, place)
+                _await_rest(pool)
+                yield _measured(server, place, pool, count, case=f"{runs} runs")
 
 
-def _measured(server: Server, place: Place, pool: Child, count: int) -> Reading:
+def _measured(server: Server, place: Place, pool: Child, count: int, *, case: str) -> Reading:
     assert pool.pid is not None
     cpu, workers_cpu = cpu_seconds(server.pid), _cpu_of_all(pool.pid)
     with readers(
@@ -76,9 +80,7 @@ def _measured(server: Server, place: Place, pool: Child, count: int) -> Reading:
         "worker_cpu_s_per_run": (_cpu_of_all(pool.pid) - workers_cpu) / count,
         "missing": count * TOKENS - counted.events,
     }
-    return Reading(
-        load="g", case=f"{RUNS} runs", system=TAILRACE.name, values=values, latency=counted.latency
-    )
+    return Reading(load="g", case=case, system=TAILRACE.name, values=values, latency=counted.latency)
 
 
 def _moments(counted: Counted) -> dict[str, float]:
@@ -114,6 +116,17 @@ def _warm(server: Server, place: Place) -> None:
     """One run, so that the workers are there and the API has done it once."""
     with readers(server.port, _posts(place, "warm", 1), n=1, once=1, finish=1) as client:
         client.counted(within=90)
+
+
+def _await_rest(pool: Child) -> None:
+    """Return when each worker has its spare process: in use, they were started long ago."""
+    assert pool.pid is not None
+    deadline = time.monotonic() + _REST_WITHIN_SECONDS
+    while time.monotonic() < deadline:
+        before = _cpu_of_all(pool.pid)
+        time.sleep(1)
+        if _cpu_of_all(pool.pid) - before < _AT_REST_CORES:
+            return
 
 
 def _posts(place: Place, name: str, count: int) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""The keeper in a process that may open nothing more: it ends, and until then tries again at each beat."""
+"""The keeper beside a loop that is blocked, and in a process that may open nothing more."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NoReturn
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, NoReturn
 
 import msgspec
 import pytest
-from tests.e2e.stack import seen, until
+from pymongo import MongoClient
 from tests.integration.worker.scene import Scene
-from tests.records import a_run
 
 from tailrace.leases import CANCEL_GRACE_SECONDS, Leases
 from tailrace.mongo import Database
@@ -25,10 +24,13 @@ from tailrace_worker import keeper
 from tailrace_worker.hold import Hold
 from tailrace_worker.keeper import keeping
 
+DEADLINE = 60.0  # seconds
+
 
 @pytest.fixture(autouse=True)
 def _beats_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(keeper, "TURN_SECONDS", 0.05)
 
 
 @contextmanager
@@ -43,48 +45,100 @@ def nothing_more_may_be_opened() -> Iterator[None]:
         yield
 
 
-async def _running(scene: Scene) -> Run:
-    return msgspec.structs.replace(await scene.queue("Hello"), state="running")
+class Place:
+    """A running run, and its lease as a client sees it that needs no event loop."""
+
+    def __init__(self, settings: Settings, database: Database, run: Run) -> None:
+        self._settings = settings
+        self._leases = Leases(database)
+        self.run = run
+        self.hold = Hold(self._leases, run)
+        self._client = MongoClient[dict[str, Any]](settings.mongodb_url)
+        self._runs = self._client[settings.mongodb_db]["runs"]
+
+    def keeping(self, **options: Any) -> Any:
+        return keeping(self._settings, self.run, self.hold, self._leases, **options)
+
+    def lease(self) -> object:
+        return (self._runs.find_one({"_id": self.run.run_id}) or {})["lease_expires_at"]
+
+    def blocked_until_renewed(self) -> None:
+        """Let no event loop turn in this thread until the lease has another end than now."""
+        before, deadline = self.lease(), time.monotonic() + DEADLINE
+        while self.lease() == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        self._client.close()
 
 
-async def test_it_ends(settings: Settings, database: Database) -> None:
-    run = a_run()
-    with nothing_more_may_be_opened():
-        async with keeping(settings, run, Hold(Leases(database), run)):
-            pass
+@pytest.fixture
+async def place(settings: Settings, database: Database) -> AsyncIterator[Place]:
+    queued = await Scene(settings, database).queue("Hello")
+    place = Place(settings, database, msgspec.structs.replace(queued, state="running"))
+    yield place
+    place.close()
+
+
+@asynccontextmanager
+async def kept(place: Place) -> AsyncIterator[None]:
+    async with place.keeping():
+        yield
     assert "lease" not in {thread.name for thread in threading.enumerate()}
 
 
-async def test_the_run_goes_on_and_its_lease_is_renewed_as_soon_as_that_is_possible(
-    settings: Settings, database: Database, caplog: pytest.LogCaptureFixture
+async def test_the_lease_is_renewed_by_the_agents_loop(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Settings) -> NoReturn:
+        raise AssertionError("there is a client already")
+
+    monkeypatch.setattr(keeper, "connect", refuse)
+    before, deadline = place.lease(), time.monotonic() + DEADLINE
+    async with kept(place):
+        while place.lease() == before:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
+
+
+async def test_the_lease_is_renewed_while_the_loop_is_blocked_and_after(place: Place) -> None:
+    async with kept(place):
+        await asyncio.sleep(0)
+        place.blocked_until_renewed()
+        place.blocked_until_renewed()
+        before, deadline = place.lease(), time.monotonic() + DEADLINE
+        while place.lease() == before:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
+
+
+async def test_a_blocked_run_that_was_lost_or_cancelled_hears_of_it_when_it_can(place: Place) -> None:
+    async with kept(place):
+        place._runs.update_one({"_id": place.run.run_id}, {"$set": {"attempt": 2}})
+        time.sleep(1)  # noqa: ASYNC251 - as a careless tool does
+        await asyncio.sleep(0)
+        deadline = time.monotonic() + DEADLINE
+        while not place.hold.lost:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
+
+
+async def test_a_process_that_may_open_nothing_more_tries_again_at_each_beat(
+    place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = await _running(Scene(settings, database))
-
-    async def lease() -> object:
-        found = await database["runs"].find_one({"_id": run.run_id}) or {}
-        return found["lease_expires_at"]
-
-    before = await lease()
-    with nothing_more_may_be_opened():
-        keeping_it = keeping(settings, run, Hold(Leases(database), run))
-        await keeping_it.__aenter__()
-        await until(lambda: caplog.messages.count("the lease was not renewed") > 1)
-    assert await lease() == before
-
-    async def renewed() -> bool:
-        return await lease() != before
-
-    await seen(renewed)
-    await keeping_it.__aexit__(None, None, None)
+    async with kept(place):
+        with nothing_more_may_be_opened():
+            before, deadline = place.lease(), time.monotonic() + DEADLINE
+            while caplog.messages.count("the lease was not renewed") < 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)  # noqa: ASYNC251 - as a careless tool does
+            assert place.lease() == before
+        place.blocked_until_renewed()
 
 
-async def test_an_agent_that_does_not_end_is_given_up_all_the_same(
-    settings: Settings, database: Database
-) -> None:
-    run = a_run()
-    hold = Hold(Leases(database), run)
-    hold.began = time.monotonic() - settings.run_timeout_seconds - CANCEL_GRACE_SECONDS - 1
+async def test_an_agent_that_does_not_end_is_given_up(settings: Settings, place: Place) -> None:
+    place.hold.began = time.monotonic() - settings.run_timeout_seconds - CANCEL_GRACE_SECONDS - 1
     given_up = threading.Event()
-    with nothing_more_may_be_opened():
-        async with keeping(settings, run, hold, give_up=given_up.set):
-            assert await asyncio.to_thread(given_up.wait, 30)
+    async with place.keeping(give_up=given_up.set):
+        with nothing_more_may_be_opened():
+            assert given_up.wait(DEADLINE)
+        place.hold.disarm()
