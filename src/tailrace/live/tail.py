@@ -37,6 +37,7 @@ class Tail:
         self._log = event_log
         self._hub = hub
         self._current: _Pump | None = None
+        self._closing: set[asyncio.Task[None]] = set()  # pumps that were replaced
 
     @property
     def position(self) -> Timestamp | None:
@@ -89,10 +90,18 @@ class Tail:
                 self._hub.changed.clear()
                 if self._hub.filter_is_wrong():
                     old, pump = pump, await self._open(pump.position, old=pump)
-                    await old.close()
+                    self._let_go(old)
                     await asyncio.sleep(REOPEN_SECONDS)
         finally:
             await pump.close()
+            for closing in tuple(self._closing):
+                await closing
+
+    def _let_go(self, pump: _Pump) -> None:
+        # Beside: the driver may take a second to heed it, and others wait to be covered.
+        closing = asyncio.create_task(pump.close(), name="tail-close")
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     async def _open(self, start_at: Timestamp, old: _Pump | None = None) -> _Pump:
         pump = _Pump(self._log, self._hub, start_at)
@@ -116,6 +125,7 @@ class _Pump:
         self.moved_at = time.monotonic()
         self.lag = 0.0
         self._opened = asyncio.Event()
+        self._over = False  # what still comes is another's to deliver
         self._task = asyncio.create_task(self._run(event_log, hub.publish), name="tail")
 
     async def opened(self, beside: _Pump | None) -> None:
@@ -128,19 +138,22 @@ class _Pump:
         await _unless_ended([self._task], happening)
 
     async def close(self) -> None:
-        """End the stream; what it still held is another's to deliver."""
+        """Publish nothing from now on, and return when the stream has ended."""
+        self._over = True
         await end_task(self._task)
 
     async def _run(self, event_log: EventLog, publish: Callable[..., None]) -> None:
         async with event_log.watch(self.sessions, start_at=self.position) as changes:
             self._opened.set()
-            while True:
+            while not self._over:
                 await self._publish_some(changes, publish)
                 await asyncio.sleep(0)
 
     async def _publish_some(self, changes: Changes, publish: Callable[..., None]) -> None:
         for _ in range(REST_AFTER):
             event = await changes.next()
+            if self._over:
+                return
             self.position = changes.position
             self.moved_at = time.monotonic()
             if event is None:

@@ -7,15 +7,16 @@ import random
 import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
 
 import pytest
 from tests.e2e.stack import until
 
 from tailrace.eventlog import EventLog
 from tailrace.events import Draft
-from tailrace.live import Feed, Live, Until
+from tailrace.live import Feed, Live, Until, tail
 from tailrace.live.channel import MAX_BYTES
-from tailrace.mongo import Database
+from tailrace.mongo import Database, end_task
 from tailrace.tokens import Identity
 from tailrace.writer import Writer
 
@@ -197,3 +198,26 @@ async def test_events_that_expired_under_a_reader_are_announced(
     received = await drained(live, live.feed("s1", after=0, reader=ALICE, until=Until(kind="replay")))
     assert b'event: stream.reset\ndata: {"reason":"expired","from_seq":3}\n\n' in received
     assert seqs_of(received) == [3, 4]
+
+
+async def test_a_change_stream_that_is_slow_to_close_keeps_no_reader_waiting(
+    live: Live, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = asyncio.Event()
+
+    async def end_slowly(task: asyncio.Task[Any]) -> None:
+        await slow.wait()
+        await end_task(task)
+
+    monkeypatch.setattr(tail, "end_task", end_slowly)
+    sessions = [Session(log, f"s{nth}") for nth in range(3)]
+    readings = []
+    for session in sessions:
+        await session.write("a")
+        feed = live.feed(session.session_id, after=0, reader=ALICE, until=session.until)
+        readings.append(Reading(live, feed))
+        await until(lambda feed=feed: feed.state == "live")  # type: ignore[misc]
+    for session in sessions:
+        await session.finish()
+    assert [seqs_of(await reading.rest()) for reading in readings] == [[1, 2]] * 3
+    slow.set()
