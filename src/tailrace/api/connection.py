@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from asyncio import TimerHandle, Transport
+from collections.abc import Callable, Mapping
 from functools import partial
 from http import HTTPStatus
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from tailrace.api.problems import MEDIA_TYPE, Problem
 from tailrace.api.stall import Stall, cut
 from tailrace.api.stream_connection import StreamConnection
 
-__all__ = ["Connection", "connection_with", "take_over"]
+__all__ = ["Connection", "connection_with", "taker"]
 
 log = logging.getLogger(__name__)
 
@@ -146,14 +147,16 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
 
-def take_over(scope: Scope) -> StreamConnection:
-    """The connection of a request whose head was sent with chunked coding, for its whole body.
+def taker(scope: Scope) -> Callable[[], StreamConnection]:
+    """What takes a request's connection from the server when the head is sent: for a body in chunked coding.
 
-    To the server, the response is complete.
+    To the server, the response is complete then. Raises `RuntimeError` under a server that is not ours.
     """
-    extensions: dict[str, Any] = scope["extensions"] or {}
-    connection: StreamConnection = extensions[_EXTENSION]()
-    return connection
+    extensions: Mapping[str, Any] = scope.get("extensions") or {}
+    if _EXTENSION not in extensions:
+        raise RuntimeError("Streams write to their connections: serve the API by `tailrace api`.")
+    take: Callable[[], StreamConnection] = extensions[_EXTENSION]
+    return take
 
 
 def _problem(status: HTTPStatus, detail: str) -> bytes:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
-from tailrace.api.connection import take_over
+from tailrace.api.connection import taker
 from tailrace.live import Feed, Live
 from tailrace.live.sse import retry
 
@@ -41,8 +41,9 @@ class EventStream(ASGIResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the head and begin."""
         with self._held:
+            take_over = taker(scope)
             await self.start_response(send)
-            connection = take_over(scope)
+            connection = take_over()
             connection.write(self._opening)
             held = self._held.pop_all()
             self._live.open(self._feed, connection, then=held.close)

@@ -128,3 +128,11 @@ async def test_a_client_that_has_left_before_its_stream_began_is_forgotten(
         await reader.read(-1)
     await until(lambda: not any(services.live.figures().readers.values()))
     assert not services.live.sessions()
+
+
+async def test_another_server_is_told_what_is_missing(
+    api: httpx.AsyncClient, session: Session, bearer: Bearer, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = await api.get(f"{STREAM}?follow=none", headers=bearer("alice"))
+    assert answer.status_code == 500
+    assert "tailrace api" in caplog.text
