@@ -122,13 +122,13 @@ def _growth(readings: Readings) -> Maybe:
     series = (("streams", (100, 1_000, 5_000)), ("stored events", (10_000, 1_000_000, 10_000_000)))
     for noun, sizes in series:
         for smaller, larger in itertools.pairwise(sizes):
-            for name in ("p50_ms", "server_cpu_us_per_frame"):
+            for name, label in (("p50_ms", "p50"), ("server_cpu_us_per_frame", "API CPU per event")):
                 before = readings.value("h", f"{smaller:,} {noun}", _US, name)
                 after = readings.value("h", f"{larger:,} {noun}", _US, name)
                 if before and after:
                     tenfolds = math.log10(larger / smaller)
                     grown = 100 * ((after.median / before.median) ** (1 / tenfolds) - 1)
-                    what = f"{name.rpartition('_')[0]} per ten-fold, {smaller:,} to {larger:,} {noun}"
+                    what = f"{label}, growth per ten-fold, {smaller:,} to {larger:,} {noun}"
                     yield _at_most("h", what, Spread.of([grown]), 20, " %")
 
 
