@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import msgspec
 import pytest
 from pymongo import MongoClient
+from tests.e2e.stack import eventually, until
 from tests.integration.worker.scene import Scene
 
 from tailrace.leases import CANCEL_GRACE_SECONDS, Leases
@@ -64,10 +65,8 @@ class Place:
 
     def blocked_until_renewed(self) -> None:
         """Let no event loop turn in this thread until the lease has another end than now."""
-        before, deadline = self.lease(), time.monotonic() + DEADLINE
-        while self.lease() == before:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        before = self.lease()
+        eventually(lambda: self.lease() != before)
 
     def close(self) -> None:
         self._client.close()
@@ -93,11 +92,9 @@ async def test_the_lease_is_renewed_by_the_agents_loop(place: Place, monkeypatch
         raise AssertionError("there is a client already")
 
     monkeypatch.setattr(keeper, "connect", refuse)
-    before, deadline = place.lease(), time.monotonic() + DEADLINE
+    before = place.lease()
     async with kept(place):
-        while place.lease() == before:
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.02)
+        await until(lambda: place.lease() != before)
 
 
 async def test_the_lease_is_renewed_while_the_loop_is_blocked_and_after(place: Place) -> None:
@@ -105,21 +102,15 @@ async def test_the_lease_is_renewed_while_the_loop_is_blocked_and_after(place: P
         await asyncio.sleep(0)
         place.blocked_until_renewed()
         place.blocked_until_renewed()
-        before, deadline = place.lease(), time.monotonic() + DEADLINE
-        while place.lease() == before:
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.02)
+        before = place.lease()
+        await until(lambda: place.lease() != before)
 
 
 async def test_a_blocked_run_that_was_lost_or_cancelled_hears_of_it_when_it_can(place: Place) -> None:
     async with kept(place):
         place._runs.update_one({"_id": place.run.run_id}, {"$set": {"attempt": 2}})
         time.sleep(1)  # noqa: ASYNC251 - as a careless tool does
-        await asyncio.sleep(0)
-        deadline = time.monotonic() + DEADLINE
-        while not place.hold.lost:
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.02)
+        await until(lambda: place.hold.lost)
 
 
 async def test_a_process_that_may_open_nothing_more_tries_again_at_each_beat(
@@ -127,10 +118,8 @@ async def test_a_process_that_may_open_nothing_more_tries_again_at_each_beat(
 ) -> None:
     async with kept(place):
         with nothing_more_may_be_opened():
-            before, deadline = place.lease(), time.monotonic() + DEADLINE
-            while caplog.messages.count("the lease was not renewed") < 2:
-                assert time.monotonic() < deadline
-                time.sleep(0.02)  # noqa: ASYNC251 - as a careless tool does
+            before = place.lease()
+            eventually(lambda: caplog.messages.count("the lease was not renewed") > 1)  # and blocks the loop
             assert place.lease() == before
         place.blocked_until_renewed()
 
