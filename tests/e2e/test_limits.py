@@ -19,7 +19,7 @@ import pytest
 from pymongo import MongoClient
 from tests.e2e.neighbour import Neighbour
 from tests.e2e.shared import shared_settings
-from tests.e2e.stack import Stack, until
+from tests.e2e.stack import Stack, seen, until
 
 from tailrace.eventlog import EventLog
 from tailrace.events import Draft
@@ -129,9 +129,10 @@ async def asked(stack: Stack, user: str) -> httpx.Response:
 
 
 async def admitted(stack: Stack, user: str) -> None:
-    async with asyncio.timeout(30):
-        while (await asked(stack, user)).status_code != 200:  # noqa: ASYNC110 - it is in other processes
-            await asyncio.sleep(0.05)
+    async def is_admitted() -> bool:
+        return (await asked(stack, user)).status_code == 200
+
+    await seen(is_admitted, within=30)
 
 
 async def persistent(reader: Any) -> None:
