@@ -72,7 +72,8 @@ class Histogram:
 
     def observe(self, value: float) -> None:
         """Note one value; a negative one, which only clocks that differ give, counts as 0."""
-        value = max(value, 0)
+        if value < 0:
+            value = 0.0
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 

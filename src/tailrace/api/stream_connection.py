@@ -30,7 +30,7 @@ class Stream(Protocol):
 class StreamConnection(asyncio.Protocol):
     """The body of a chunked response, as a sink. Closes the connection behind it."""
 
-    __slots__ = ("_connections", "_full", "_loop", "_stall", "_stall_seconds", "_stream", "_transport")
+    __slots__ = ("_connections", "_loop", "_stall", "_stall_seconds", "_stream", "_transport", "full")
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class StreamConnection(asyncio.Protocol):
         self._stall_seconds = stall_seconds
         self._stream: Stream | None = None
         self._stall: Stall | None = None
-        self._full = False
+        self.full = False  # see `Sink`
         connections.add(self)
         if full:
             self.pause_writing()
@@ -58,11 +58,6 @@ class StreamConnection(asyncio.Protocol):
         if self._transport.is_closing():
             self._connections.discard(self)
             self._lose()
-
-    @property
-    def full(self) -> bool:
-        """See `Sink`."""
-        return self._full
 
     def write(self, data: bytes) -> None:
         """See `Sink`."""
@@ -87,12 +82,12 @@ class StreamConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The buffer is full."""
-        self._full = True
+        self.full = True
         self._stall = Stall(self._loop, self._transport, self._stall_seconds)
 
     def resume_writing(self) -> None:
         """The buffer is nearly empty again."""
-        self._full = False
+        self.full = False
         self._unwatch()
         if self._stream is not None:
             self._stream.wake()

@@ -18,7 +18,7 @@ __all__ = ["CHUNK_BYTES", "MAX_BYTES", "Batch", "Channel", "Reader"]
 
 MAX_BYTES = 256 * 1024  # of frames kept; a reader further behind is served from history
 CHUNK_BYTES = 64 * 1024  # handed over at once; about twice that is what waits for a reader that takes nothing
-TURN = 200  # readers that are woken before other tasks, and the sockets, get a turn
+TURN = 16  # readers woken before others get a turn: the tail needs about ten to read an answer
 
 
 class Reader(Protocol):
@@ -35,12 +35,13 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
     frames: Sequence[Frame]
     data: bytes
     ended: frozenset[str]  # the runs whose `finish` is among them
+    newest: bool  # nothing follows them yet
 
 
 class Channel:
     """The newest frames of a session, contiguous by `seq`, and the readers that wait for more."""
 
-    __slots__ = ("_batch", "_bytes", "_frames", "_waking", "epoch", "hole", "readers")
+    __slots__ = ("_again", "_batch", "_bytes", "_frames", "_waking", "epoch", "hole", "readers")
 
     def __init__(self) -> None:
         self.readers: set[Reader] = set()
@@ -49,7 +50,8 @@ class Channel:
         self._frames: list[Frame] = []
         self._bytes = 0
         self._batch: Batch | None = None  # the last that was asked for
-        self._waking = False
+        self._waking = False  # a round is due, or under way
+        self._again = False  # something came since the round began
 
     @property
     def size(self) -> int:
@@ -109,14 +111,25 @@ class Channel:
         self.wake()
 
     def wake(self) -> None:
-        """Let every reader look, in the event loop's next turn: what comes until then goes with it."""
+        """Let every reader look, in rounds: what comes before a reader's turn goes with it."""
+        self._again = True
         if self.readers and not self._waking:
             self._waking = True
             asyncio.get_running_loop().call_soon(self._wake_all)
 
     def _wake_all(self) -> None:
+        self._again = False
+        self._wake(list(self.readers))
+
+    def _wake(self, readers: list[Reader]) -> None:
+        for _ in range(min(TURN, len(readers))):
+            readers.pop().wake()
+        if readers:
+            asyncio.get_running_loop().call_soon(self._wake, readers)
+            return
         self._waking = False
-        _wake(tuple(self.readers))
+        if self._again:
+            self.wake()
 
     def _clear(self) -> None:
         self._frames.clear()
@@ -135,14 +148,7 @@ class Channel:
         self._bytes = sum(len(frame.data) for frame in kept)
 
 
-_NOTHING = Batch((), b"", frozenset())
-
-
-def _wake(readers: Sequence[Reader]) -> None:
-    for reader in readers[:TURN]:
-        reader.wake()
-    if len(readers) > TURN:
-        asyncio.get_running_loop().call_soon(_wake, readers[TURN:])
+_NOTHING = Batch((), b"", frozenset(), True)
 
 
 def _batch(frames: Sequence[Frame]) -> Batch:
@@ -155,4 +161,5 @@ def _batch(frames: Sequence[Frame]) -> Batch:
         chosen.append(frame)
         size += len(frame.data)
     data = chosen[0].data if len(chosen) == 1 else b"".join([frame.data for frame in chosen])
-    return Batch(chosen, data, frozenset(frame.run_id for frame in chosen if frame.event_type == "finish"))
+    ended = frozenset(frame.run_id for frame in chosen if frame.event_type == "finish")
+    return Batch(chosen, data, ended, len(chosen) == len(frames))

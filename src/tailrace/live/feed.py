@@ -201,6 +201,8 @@ class Feed:
                 self._hole.stand(self._at.seq)
                 return channel.lose()
             self._hand_on(batch)
+            if batch.newest:
+                return None
         return None
 
     def _hand_on(self, batch: Batch) -> None:

@@ -68,6 +68,22 @@ class Counting:
         self.woken += 1
 
 
+class Taking:
+    """A reader that takes what there is, and keeps what it got each time it was woken."""
+
+    channel: Channel
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[int, ...]] = []
+        self._seq = 0
+
+    def wake(self) -> None:
+        batch = self.channel.after(self._seq)
+        assert batch is not None
+        self.taken.append(tuple(item.seq for item in batch.frames))
+        self._seq = batch.frames[-1].seq if batch.frames else self._seq
+
+
 async def test_a_lost_channel_begins_a_new_epoch_and_wakes_its_readers() -> None:
     channel, reader = channel_of(1), Counting()
     channel.readers.add(reader)
@@ -84,6 +100,28 @@ async def test_what_comes_in_one_turn_wakes_each_reader_once() -> None:
     for _ in range(3):
         await asyncio.sleep(0)
     assert {reader.woken for reader in readers} == {1}
+
+
+async def test_what_comes_during_a_round_goes_with_it_and_the_others_get_it_in_the_next() -> None:
+    channel, readers = Channel(), [Taking() for _ in range(3 * TURN)]
+    for reader in readers:
+        reader.channel = channel
+    channel.readers.update(readers)
+    channel.publish(frame(1))
+    await asyncio.sleep(0)
+    channel.publish(frame(2))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    taken = [tuple(reader.taken) for reader in readers]
+    assert sorted(set(taken)) == [((1,), (2,)), ((1, 2), ())]
+    assert taken.count(((1,), (2,))) == TURN
+
+
+def test_a_batch_says_whether_anything_follows_it() -> None:
+    channel = Channel()
+    for seq in range(1, 7):
+        channel.publish(frame(seq, CHUNK_BYTES // 4))
+    assert [batch.newest for after in (0, 4, 6) if (batch := channel.after(after))] == [False, True, True]
 
 
 def test_readers_at_one_place_share_the_bytes() -> None:
