@@ -59,6 +59,7 @@ _CLIENT_OPTIONS: Mapping[str, Any] = {
     "socketTimeoutMS": 5_000,  # must stay above the change stream's max_await_time_ms
     "serverSelectionTimeoutMS": 20_000,  # must stay far above the election time
 }
+_POLLING: Mapping[str, Any] = {"serverMonitoringMode": "poll"}
 
 INDEXES: Mapping[str, tuple[IndexModel, ...]] = {
     "events": (
@@ -129,9 +130,13 @@ _NAMESPACE_EXISTS = 48
 
 
 @asynccontextmanager
-async def connect(settings: Settings) -> AsyncIterator[Database]:
-    """The database that `settings` name, closed on exit. Connecting is lazy: the first operation does it."""
-    client = _client(settings)
+async def connect(settings: Settings, *, polling: bool = False) -> AsyncIterator[Database]:
+    """The database that `settings` name, closed on exit. Connecting is lazy: the first operation does it.
+
+    With `polling` a server is asked once a second how it is, on one connection instead of two: half of what
+    watching it costs. News of a failover then comes with the first write that fails, or a second late.
+    """
+    client = _client(settings, _POLLING if polling else {})
     try:
         yield client[settings.mongodb_db]
     finally:
@@ -142,9 +147,10 @@ async def connect(settings: Settings) -> AsyncIterator[Database]:
                 await settled(client.close())
 
 
-def _client(settings: Settings) -> AsyncMongoClient[dict[str, Any]]:
+def _client(settings: Settings, more: Mapping[str, Any]) -> AsyncMongoClient[dict[str, Any]]:
     given = {name.lower() for name in parse_uri(settings.mongodb_url, validate=False)["options"]}
-    options = {name: value for name, value in _CLIENT_OPTIONS.items() if name.lower() not in given}
+    wanted = {**_CLIENT_OPTIONS, **more}
+    options = {name: value for name, value in wanted.items() if name.lower() not in given}
     if settings.mongo_driver == "pymongo":
         return AsyncMongoClient(settings.mongodb_url, **options)
     try:

@@ -35,7 +35,7 @@ class Groundwork:
         self._loop = self._runner.get_loop()
         self._exits = AsyncExitStack()
         self.database: Database = self._loop.run_until_complete(
-            self._exits.enter_async_context(connect(settings))
+            self._exits.enter_async_context(connect(settings, polling=True))
         )
 
     def wait(self, pipe: int) -> bytes:
