@@ -14,7 +14,7 @@ from ops.bench.run import Run
 from ops.bench.source import Spec
 from ops.bench.system import Server, System
 
-__all__ = ["Flow", "delivered", "measured"]
+__all__ = ["Flow", "delivered", "disturbed", "measured"]
 
 _SETTLE_SECONDS = 15.0  # for what is under way when the writer is done
 _OTHERS_CORES = 0.2  # used by what is not part of the measurement: from there on it is disturbed
@@ -94,10 +94,15 @@ def _spec(place: Place, system: System, flow: Flow) -> str:
     return msgspec.json.encode(spec).decode()
 
 
+def disturbed(others: float) -> str:
+    """What is to be said when the rest of the machine used that many cores; nothing when it was quiet."""
+    return f"something else kept {others:.1f} cores busy" if others > _OTHERS_CORES else ""
+
+
 def _note(counted: Counted, *, whole: bool, others: float) -> str:
     said = [] if whole else ["the writer could not write all in time"]
-    if others > _OTHERS_CORES:
-        said.append(f"something else kept {others:.1f} cores busy")
+    if busy := disturbed(others):
+        said.append(busy)
     if counted.refused or counted.lost:
         said.append(f"{counted.refused} streams refused, {counted.lost} lost")
     if counted.holes or counted.doubles:

@@ -39,8 +39,9 @@ def test_it_measures_and_reports(tmp_path: Path) -> None:
 
 
 def test_without_a_c_compiler_a_slower_load_generator_sees_every_event(tmp_path: Path) -> None:
-    readings = _bench(tmp_path, "--only", "e", "--systems", "floor", path="")
-    assert [reading.values["missing"] for reading in readings] == [0, 0]
+    readings = _bench(tmp_path, "--only", "e,g", "--systems", "floor", path="")
+    assert [reading.load for reading in readings] == ["e", "e", "g", "g"]
+    assert [reading.values["missing"] for reading in readings] == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import msgspec
-from ops.bench.agent import TOKENS, TOKENS_PER_SECOND
 from ops.bench.client import Counted, readers
 from ops.bench.deployment import Place, owner
 from ops.bench.histogram import Histogram
+from ops.bench.loads.path_floor import floor_of_runs
+from ops.bench.pace import TOKENS_PER_SECOND, Pace
 from ops.bench.peer import python_environ
-from ops.bench.process import cpu_seconds, descendants, memory
+from ops.bench.process import cpu_seconds, descendants, memory, usage
 from ops.bench.reading import Reading
 from ops.bench.run import Run
-from ops.bench.system import TAILRACE, Server
+from ops.bench.system import FLOOR, TAILRACE, Server
 
 from tailrace.child import Child
 from tailrace.dev import child_environ
@@ -26,8 +27,6 @@ from tailrace.tokens import mint
 __all__ = ["whole_path"]
 
 RUNS = (20, 50)
-_POSTS_PER_SECOND = 10.0  # so that all runs are under way together for half of their time
-_PACE_SECONDS = TOKENS / TOKENS_PER_SECOND
 _REST_WITHIN_SECONDS = 30.0
 _AT_REST_CORES = 0.2  # fifty workers and their spares watch MongoDB and Redis
 _MODEL_MS = 1_000 / TOKENS_PER_SECOND  # before its first token
@@ -36,57 +35,76 @@ _MARK, _FIRST_EVENT, _END = 3, 4, 5  # places in the load generator's account of
 
 
 def whole_path(run: Run) -> Iterator[Reading]:
-    """20 and 50 runs of 160 tokens at 20 a second through RQ workers, 10 of them posted a second."""
+    """20 and 50 runs of 160 tokens at 20 a second through RQ workers, 10 of them posted a second.
+
+    Beside them their floor: as many bare processes, begun at the same pace.
+    """
+    pace = Pace(tokens=round(run.seconds(Pace().seconds, least=0.5) * TOKENS_PER_SECOND))
     for runs in RUNS:
-        count = run.many(runs, least=2)
-        for _ in run.interleaved(TAILRACE):
-            run.say(f"(g) {count} runs: {TAILRACE.label}")
-            with (
-                run.deployment.place(0) as place,
-                TAILRACE.server(place) as server,
-                _workers(place, count) as pool,
-            ):
-                _warm(server, place)
-                _await_rest(pool)
-                yield _measured(server, place, pool, count, case=f"{runs} runs")
+        count, case = run.many(runs, least=2), f"{runs} runs"
+        for system in run.interleaved(TAILRACE, FLOOR):
+            if system is FLOOR:
+                yield floor_of_runs(run, count, pace, case=case)
+            else:
+                yield _through_workers(run, count, pace, case=case)
 
 
-def _measured(server: Server, place: Place, pool: Child, count: int, *, case: str) -> Reading:
+def _through_workers(run: Run, count: int, pace: Pace, *, case: str) -> Reading:
+    run.say(f"(g) {count} runs: {TAILRACE.label}")
+    with (
+        run.deployment.place(0) as place,
+        TAILRACE.server(place) as server,
+        _workers(place, count) as pool,
+    ):
+        _warm(server, place, pace)
+        _await_rest(pool)
+        posts = _posts(place, "run", count, pace)
+        with usage({"server": server.pid, "mongod": run.mongod}) as used:
+            counted, values = _measured(server, pool, posts, pace)
+    frames = max(1, counted.events)
+    values = {
+        "p50_ms": counted.latency.ms(50),
+        "p99_ms": counted.latency.ms(99),
+        **_moments(counted, pace),
+        "server_cpu_us_per_frame": used.cpu["server"] / frames * 1e6,
+        "mongod_cpu_us_per_frame": used.cpu["mongod"] / frames * 1e6,
+        **values,
+        "missing": count * pace.tokens - counted.events,
+    }
+    return Reading(load="g", case=case, system=TAILRACE.name, values=values, latency=counted.latency)
+
+
+def _measured(
+    server: Server, pool: Child, posts: list[bytes], pace: Pace
+) -> tuple[Counted, dict[str, float]]:
+    """What the load generator saw, and what the runs' processes took."""
     assert pool.pid is not None
-    cpu, workers_cpu = cpu_seconds(server.pid), _cpu_of_all(pool.pid)
+    count, cpu = len(posts), _cpu_of_all(pool.pid)
     with readers(
         server.port,
-        _posts(place, "run", count),
+        posts,
         n=count,
         inflight=count,
-        rate=_POSTS_PER_SECOND,
+        rate=pace.rate,
         once=1,
         finish=1,
         details=1,
         mark=_STARTED,
     ) as client:
-        time.sleep(count / _POSTS_PER_SECOND + 1)
+        time.sleep(count / pace.rate + pace.seconds / 8)  # all are under way, and the first is not done
         private = _private(pool.pid)
         counted = client.counted(within=60)
-    cpu = cpu_seconds(server.pid) - cpu
-    horses = sorted(private)[-count:]
-    values = {
-        "p50_ms": counted.latency.ms(50),
-        "p99_ms": counted.latency.ms(99),
-        **_moments(counted),
-        "server_cpu_us_per_frame": cpu / max(1, counted.events) * 1e6,
-        "private_mib_per_run": statistics.median(horses) / 2**20,
+    return counted, {
+        "private_mib_per_run": statistics.median(sorted(private)[-count:]) / 2**20,
         "private_mib_per_run_with_parents": sum(private) / count / 2**20,
-        "worker_cpu_s_per_run": (_cpu_of_all(pool.pid) - workers_cpu) / count,
-        "missing": count * TOKENS - counted.events,
+        "worker_cpu_s_per_run": (_cpu_of_all(pool.pid) - cpu) / count,
     }
-    return Reading(load="g", case=case, system=TAILRACE.name, values=values, latency=counted.latency)
 
 
-def _moments(counted: Counted) -> dict[str, float]:
+def _moments(counted: Counted, pace: Pace) -> dict[str, float]:
     started = Histogram.of(stream[_MARK] / 1e9 for stream in counted.streams)
     token = Histogram.of((stream[_FIRST_EVENT] - stream[_MARK]) / 1e9 for stream in counted.streams)
-    longer = [(stream[_END] - stream[_MARK]) / 1e9 / _PACE_SECONDS - 1 for stream in counted.streams]
+    longer = [(stream[_END] - stream[_MARK]) / 1e9 / pace.seconds - 1 for stream in counted.streams]
     return {
         "post_to_agent_start_p50_ms": started.ms(50),
         "post_to_agent_start_p99_ms": started.ms(99),
@@ -112,9 +130,9 @@ def _workers(place: Place, count: int) -> Iterator[Child]:
         child.stop(patience=10)
 
 
-def _warm(server: Server, place: Place) -> None:
+def _warm(server: Server, place: Place, pace: Pace) -> None:
     """One run, so that the workers are there and the API has done it once."""
-    with readers(server.port, _posts(place, "warm", 1), n=1, once=1, finish=1) as client:
+    with readers(server.port, _posts(place, "warm", 1, pace), n=1, once=1, finish=1) as client:
         client.counted(within=90)
 
 
@@ -129,8 +147,9 @@ def _await_rest(pool: Child) -> None:
             return
 
 
-def _posts(place: Place, name: str, count: int) -> list[bytes]:
-    body = msgspec.json.encode({"prompt": "Write on.", "agent": "bench"})
+def _posts(place: Place, name: str, count: int, pace: Pace) -> list[bytes]:
+    asked = {"prompt": "Write on.", "agent": "bench", "metadata": {"tokens": pace.tokens}}
+    body = msgspec.json.encode(asked)
     return [_post(place, f"{name}{nth:03d}", body) for nth in range(count)]
 
 
