@@ -26,7 +26,6 @@ __all__ = ["Tail"]
 log = logging.getLogger(__name__)
 
 REOPEN_SECONDS = 0.05  # the shortest time between two filters; a burst of joins shares one
-REST_AFTER = 200  # events handled before other tasks get a turn; the driver's batch alone would not yield
 STUCK_SECONDS = 10.0  # without any answer from the change stream; an idle one answers every second
 
 
@@ -146,21 +145,22 @@ class _Pump:
         async with event_log.watch(self.sessions, start_at=self.position) as changes:
             self._opened.set()
             while not self._over:
-                await self._publish_some(changes, publish)
-                await asyncio.sleep(0)
+                await self._publish_next(changes, publish)
 
-    async def _publish_some(self, changes: Changes, publish: Callable[..., None]) -> None:
-        for _ in range(REST_AFTER):
-            event = await changes.next()
-            if self._over:
-                return
-            self.position = changes.position
-            self.moved_at = time.monotonic()
-            if event is None:
-                self.lag = 0.0
-            else:
-                self.lag = max(0.0, time.time() - self.position.time - 1)
-                publish(event)
+    async def _publish_next(self, changes: Changes, publish: Callable[..., None]) -> None:
+        event = await changes.next()
+        if self._over:
+            return
+        self.position = changes.position
+        self.moved_at = time.monotonic()
+        if event is None:
+            self.lag = 0.0
+            return
+        self.lag = max(0.0, time.time() - self.position.time - 1)
+        publish(event)
+        # It goes out before the server is asked for more; and of what came with it, the driver hands on the
+        # next without giving anybody a turn.
+        await asyncio.sleep(0)
 
 
 async def _unless_ended(pumps: list[asyncio.Task[None]], happening: Coroutine[Any, Any, object]) -> None:
