@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
-from tests.e2e.stack import eventually
+from pymongo import MongoClient
+from tests.e2e.stack import eventually, until
 
 from tailrace.child import Child, free_port
 from tailrace.embedded import Mongod
@@ -126,6 +128,30 @@ async def test_index_of_the_same_name_with_other_options_is_refused(settings: Se
 @both_drivers
 async def test_primary_answers_a_ping(database: Database) -> None:
     await ping(database)
+
+
+@both_drivers
+async def test_a_polling_client_watches_the_server_on_one_connection_less(
+    settings: Settings, mongo: MongoClient[dict[str, Any]]
+) -> None:
+    def named(name: str) -> Settings:
+        separator = "&" if "?" in settings.mongodb_url else "/?"
+        return msgspec.structs.replace(
+            settings, mongodb_url=f"{settings.mongodb_url}{separator}appName={name}"
+        )
+
+    def connections(name: str) -> int:
+        asked: list[dict[str, Any]] = [
+            {"$currentOp": {"allUsers": True, "idleConnections": True}},
+            {"$match": {"appName": name}},
+        ]
+        return len(list(mongo.admin.aggregate(asked)))
+
+    async with connect(named("polls"), polling=True) as polling, connect(named("listens")) as listening:
+        await ping(polling)
+        await ping(listening)
+        await until(lambda: connections("listens") == 3)  # for commands, for news, and to measure the way
+        assert connections("polls") == 2
 
 
 async def test_mongod_without_a_replica_set_is_refused(settings: Settings, tmp_path: Path) -> None:
