@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar, cast
@@ -244,14 +246,19 @@ _PASSING_CODES = frozenset(
 )
 
 
-async def patiently(attempt: Callable[[], Awaitable[T]]) -> T:
-    """The result of `attempt`, tried again while MongoDB is only away; the caller bounds the time."""
+async def patiently(attempt: Callable[[], Awaitable[T]], *, within: float = math.inf) -> T:
+    """The result of `attempt`, tried again while MongoDB is only away.
+
+    After `within` seconds an attempt is the last, and what it raises is raised; it is not cut off, which the
+    driver's locks take badly. Without it the caller bounds the time.
+    """
     delay, longest = _RETRY_SECONDS
+    deadline = time.monotonic() + within
     while True:
         try:
             return await attempt()
         except PyMongoError as error:
-            if not is_passing(error):
+            if not is_passing(error) or time.monotonic() > deadline:
                 raise
             log.warning("MongoDB is away, trying again", extra={"action": "mongo", "error": str(error)[:200]})
         await asyncio.sleep(delay)

@@ -199,4 +199,6 @@ async def _check_replay(session: Session, api: int) -> None:
     blocks = [block for block in Parser().feed(answer.content) if block.id is not None]
     replay = [(int((block.id or "").rpartition(":")[2]), block.data.encode()) for block in blocks]
     if replay != sorted(session.frames.items()):
-        session.blame("replay", f"of api{api} differs: {len(replay)} of {len(session.frames)} events")
+        found = f"{len(replay)} of {len(session.frames)} events"
+        said = f"{answer.status_code} {answer.text[:300]!r}"
+        session.blame("replay", f"of api{api} differs: {found}; it answered {said}")

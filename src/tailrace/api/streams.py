@@ -22,6 +22,7 @@ from tailrace.api.services import Services
 from tailrace.api.session import SessionId
 from tailrace.live import Until
 from tailrace.live.sse import control, notice
+from tailrace.mongo import patiently
 from tailrace.runs import Run
 from tailrace.tokens import Identity
 
@@ -29,6 +30,7 @@ __all__ = ["handlers"]
 
 AuthorizedRequest = Request[Identity, Any, State]
 Follow = Literal["run", "session", "none"]
+JOIN_SECONDS = 10.0  # more than an election takes: an EventSource that is answered 503 does not come back
 KeyHeader = HeaderParameter(name="Idempotency-Key", schema_extra={"pattern": "^[!-~]{0,200}$"})
 
 _ACCEPTED = ResponseSpec(RunAccepted, description="With `Prefer: respond-async`", generate_examples=False)
@@ -90,14 +92,16 @@ async def stream_continue(  # noqa: PLR0917 - Litestar passes them by name
     `since_timestamp` (Unix seconds, inclusive), else the beginning. 204 when there is nothing to send and
     nothing to wait for.
     """
-    seen = await glance(services, session_id, request.user.user, run_id=run_id)
-    start = await start_of(
-        services.log,
-        session_id,
-        seen,
-        last_event_id=last_event_header or last_event_id or None,
-        since_timestamp=decimal(since_timestamp) if since_timestamp is not None else None,
-    )
+    timestamp = decimal(since_timestamp) if since_timestamp is not None else None
+
+    async def join() -> tuple[Glance, Start]:
+        seen = await glance(services, session_id, request.user.user, run_id=run_id)
+        cursor = last_event_header or last_event_id or None
+        return seen, await start_of(
+            services.log, session_id, seen, last_event_id=cursor, since_timestamp=timestamp
+        )
+
+    seen, start = await patiently(join, within=JOIN_SECONDS)
     until = _until(follow, seen.running, run_id)
     if until.kind == "replay" and start.reset is None and start.after >= _replay_end(start, seen):
         return ASGIResponse(status_code=204, headers={"cache-control": "no-store"})

@@ -169,6 +169,19 @@ async def test_who_reads_from_now_on_costs_no_second_query(
     assert [each["command"].get("aggregate") for each in commands] == ["sessions"]
 
 
+async def test_a_join_outlasts_a_primary_that_answers_with_errors(
+    served: httpx.AsyncClient, bearer: Bearer, services: Services, database: Database
+) -> None:
+    await begun(database, a_run())
+    fail = {"errorCode": 189, "failCommands": ["aggregate"], "namespace": f"{database.name}.sessions"}
+    times = {"times": 6}  # the driver itself tries each query twice
+    point = {"configureFailPoint": "failCommand", "mode": times, "data": fail}
+    await database.client.admin.command(point)
+    path = "/api/apps/s1/agent/stream-continue"
+    answer = await served.get(path, params={"follow": "none"}, headers=bearer("alice"))
+    assert (answer.status_code, answer.text.count("\nid: ")) == (200, 1)
+
+
 async def test_a_prompt_costs_five_writes_and_two_reads(
     api: httpx.AsyncClient, bearer: Bearer, database: Database
 ) -> None:
