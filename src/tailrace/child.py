@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from os import getpid
 from pathlib import Path
 
 __all__ = ["Child", "free_port"]
@@ -17,6 +18,7 @@ __all__ = ["Child", "free_port"]
 # A log is put aside at a start when it is larger than this.
 _LOG_BYTES = 20 * 1024 * 1024
 _TAIL_BYTES = 64 * 1024
+_KEPT_PORTS = 256
 
 # Runs before the program, in its process: SIGKILL when the thread that started it is gone (Linux's
 # PR_SET_PDEATHSIG, 1). Not a preexec_fn: that forks, and a fork of a process with threads may hang.
@@ -70,7 +72,7 @@ class Child:
         with self.log.open("ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(getpid()), *self.argv],
+                [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *self.argv],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -113,11 +115,29 @@ class Child:
 
 
 def free_port(wanted: int = 0) -> int:
-    """`wanted` if this machine's loopback address has it free, else one that the kernel chooses."""
+    """`wanted` if this machine's loopback address has it free, else one that the kernel chooses.
+
+    On Linux it is kept for the servers that this process names it to, until the process ends: nobody who
+    asks the kernel for any port gets it, not even while such a server is started again. 256 are kept at most.
+    """
     for port in (wanted, 0):
         with socket.socket() as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with suppress(OSError):
                 listener.bind(("127.0.0.1", port))
-                return int(listener.getsockname()[1])
+                chosen = int(listener.getsockname()[1])
+                _keep(listener)
+                return chosen
     raise OSError("no free port")
+
+
+_kept: deque[int] = deque()  # descriptors, not sockets: those would warn at the end that nobody closed them
+
+
+def _keep(bound: socket.socket) -> None:
+    # Bound and never listening, by SO_REUSEADDR: Linux lets another socket that sets it, as servers do, have
+    # the same port, but does not choose it by itself. Other systems do not let the other one have it either.
+    if sys.platform == "linux":
+        _kept.append(bound.detach())
+        if len(_kept) > _KEPT_PORTS:
+            os.close(_kept.popleft())

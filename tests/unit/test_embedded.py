@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ from tailrace import embedded
 from tailrace.child import Child, free_port
 from tailrace.embedded import Mongod, mongod, valkey
 from tailrace.errors import EmbeddedUnavailable
+
+IP_LOCAL_PORT_RANGE = 51  # in Linux's <linux/in.h>, since 6.3: which ports the kernel may choose
 
 
 def count_after_insert(url: str) -> int:
@@ -58,6 +61,22 @@ def test_taken_port_gives_another_one() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
         assert free_port(taken) not in (0, taken)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a port cannot be kept")
+def test_a_free_port_is_kept_for_those_who_name_it() -> None:
+    port = free_port()
+    for _ in range(2):  # a server, and the same one started again
+        with socket.create_server(("127.0.0.1", port)):
+            pass
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                other.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, struct.pack("HH", port, port))
+            except OSError:
+                pytest.skip("this kernel cannot be told which port to choose")
+            with pytest.raises(OSError, match="in use"):
+                other.bind(("127.0.0.1", 0))
 
 
 @pytest.mark.parametrize(
