@@ -8,12 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 from pymongo import MongoClient
+from pymongo.errors import AutoReconnect
 from tests.e2e.stack import eventually, until
 
 from tailrace.child import Child, free_port
 from tailrace.embedded import Mongod
 from tailrace.errors import MigrationNeeded
-from tailrace.mongo import COMPRESSED, Database, connect, ensure_indexes, ping
+from tailrace.mongo import COMPRESSED, Database, connect, ensure_indexes, patiently, ping
 from tailrace.settings import Settings
 
 INDEXES = {
@@ -128,6 +129,20 @@ async def test_index_of_the_same_name_with_other_options_is_refused(settings: Se
 @both_drivers
 async def test_primary_answers_a_ping(database: Database) -> None:
     await ping(database)
+
+
+async def test_patience_with_an_end_raises_what_the_last_attempt_did() -> None:
+    tries = 0
+
+    async def attempt() -> None:
+        nonlocal tries
+        tries += 1
+        raise AutoReconnect(str(tries))
+
+    with pytest.raises(AutoReconnect) as caught:
+        await patiently(attempt, within=0.2)
+    assert str(caught.value) == str(tries)
+    assert tries > 1
 
 
 @both_drivers
