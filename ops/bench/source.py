@@ -30,7 +30,7 @@ _LATE_SECONDS = 10.0  # for what is still being written when the time is over
 _PUBLISHERS = 32  # connections to Redis
 _MAX_WAITING = 20_000  # events; then the system under test has the writer at a standstill
 
-Sink = Callable[[list[Event]], Awaitable[None]]
+Sink = Callable[[list[Event]], Awaitable[object]]
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
 
 from tailrace.errors import Fenced
-from tailrace.eventlog import EventLog
+from tailrace.eventlog import End, EventLog
 from tailrace.events import Draft, Event
 from tailrace.message_writer import MessageWriter
-from tailrace.messages import Messages, prompt_of
+from tailrace.messages import Message, Messages, prompt_of
 from tailrace.metrics import RUNS_FINISHED
 from tailrace.mongo import Database, patiently
 from tailrace.runs import FinishStatus, Run, Runs
@@ -49,8 +50,8 @@ def timed_out(seconds: float) -> Outcome:
     return Outcome(status="timeout", failure=Failure(code="timeout", message=message, retryable=True))
 
 
-def writer_for(database: Database, event_log: EventLog, run: Run) -> Writer:
-    """A new writer for this attempt of `run`, fenced by the run's document."""
+def writer_for(database: Database, event_log: EventLog, run: Run, *, behind: End | None = None) -> Writer:
+    """A new writer for this attempt of `run`, fenced by the run's document; `behind` as `Writer` has it."""
     runs = Runs(database)
     return Writer(
         event_log if run.retention_seconds is None else event_log.kept_for(run.retention_seconds),
@@ -59,13 +60,16 @@ def writer_for(database: Database, event_log: EventLog, run: Run) -> Writer:
         attempt=run.attempt,
         first_seq=run.first_seq or run.behind_seq + 1,
         owns=lambda: runs.owns(run),
+        behind=behind,
     )
 
 
-async def message_writer_for(database: Database, run: Run) -> MessageWriter:
-    """A new writer of messages for this attempt of `run`, fenced by the run's document."""
+def message_writer_for(
+    database: Database, run: Run, *, behind: Message | None, late: bool = False
+) -> MessageWriter:
+    """The same for its messages, with the rest as `MessageWriter` has it."""
     runs = Runs(database)
-    return await MessageWriter.of(Messages(database), run, owns=lambda: runs.owns(run))
+    return MessageWriter(Messages(database), run, owns=lambda: runs.owns(run), behind=behind, late=late)
 
 
 async def write_end(
@@ -88,6 +92,10 @@ async def write_end(
     if not await patiently(lambda: Runs(database).owns(run)):
         # The log notices a fence only where two writers collide; here nobody else need be writing.
         raise Fenced
+
+    async def remember(seq: int) -> None:
+        await patiently(lambda: Sessions(database).remember_last_seq(run.session_id, seq))
+
     traced: dict[str, Any] = {"trace_id": trace_id or run.trace_id, "observation_id": observation_id}
     drafts = _drafts(outcome, usage or {}, traced)
     if takes_over:
@@ -101,11 +109,20 @@ async def write_end(
             await close_document(database, run, finish, error=run.error)
             return
         if untold:
-            await (await message_writer_for(database, run)).add(prompt)
+            earlier = await patiently(lambda: messages.last(run.session_id, 1, but=run.run_id))
+            behind = earlier[-1] if earlier else None
+            await message_writer_for(database, run, behind=behind, late=True).add(prompt)
+        remembered = 0
     else:
-        await writer.append(drafts)
+        remembered = writer.last_seq + len(drafts) + 1  # the `finish`, unless a neighbour comes between
+        remembering = asyncio.create_task(remember(remembered))
+        try:
+            await writer.append(drafts)
+        finally:
+            await remembering
     # Before the finish: whoever sees it may delete or expire the events, and `seq` must go on from there.
-    await patiently(lambda: Sessions(database).remember_last_seq(run.session_id, writer.last_seq + 1))
+    if remembered != writer.last_seq + 1:
+        await remember(writer.last_seq + 1)
     end = Draft(event_type="finish", data={"status": outcome.status}, **traced)
     (finish,) = await writer.append([end])
     await close_document(database, run, finish, error=outcome.failure.message if outcome.failure else None)

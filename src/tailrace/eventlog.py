@@ -70,9 +70,7 @@ class EventLog:
 
         With `at`, the read sees everything that was committed up to that cluster time, or waits for it.
         """
-        async with start_session(self._database) as session:
-            if at is not None:
-                session.advance_operation_time(at)
+        async with self._seeing(at) as session:
             cursor = self._events.find(
                 {"session_id": session_id, "seq": {"$gt": after}}, {"expires_at": 0}, session=session
             )
@@ -112,15 +110,24 @@ class EventLog:
             found = await self._events.find_one(query, sort=[("seq", ASCENDING)], session=session)
         return Event.from_document(found) if found else None
 
-    async def digest(self, session_id: str, run_id: str, *, after: int, upto: int | None = None) -> str:
+    async def digest(
+        self,
+        session_id: str,
+        run_id: str,
+        *,
+        after: int,
+        upto: int | None = None,
+        at: Timestamp | None = None,
+    ) -> str:
         """The digest of the run's events with `after < seq <= upto` (None: to the log's end), as they stand.
 
-        Sees every write until now. A `finish` among them is left out.
+        Sees everything that was committed up to the cluster time `at`, or every write until now. A `finish`
+        among them is left out.
         """
         digest = Digest()
         own = {"session_id": session_id, "run_id": run_id, "event_type": {"$ne": "finish"}}
         places = {} if upto is None else {"$lte": upto}
-        async with self.fresh() as session:
+        async with self.fresh() if at is None else self._seeing(at) as session:
             while True:
                 query = {**own, "seq": {"$gt": after, **places}}
                 cursor = self._events.find(query, {"expires_at": 0}, session=session).sort("seq", ASCENDING)
@@ -153,6 +160,14 @@ class EventLog:
         """A session of the driver whose reads see every write until now."""
         async with start_session(self._database) as session:
             await self._advanced(session)
+            yield session
+
+    @asynccontextmanager
+    async def _seeing(self, at: Timestamp | None) -> AsyncIterator[AsyncClientSession]:
+        """A session of the driver whose reads see all that was committed up to `at`, or wait for it."""
+        async with start_session(self._database) as session:
+            if at is not None:
+                session.advance_operation_time(at)
             yield session
 
     async def now(self) -> Timestamp:
@@ -194,14 +209,15 @@ class EventLog:
         expires_at = {"$toDate": milliseconds} if retention_seconds else None
         await self._events.update_many(places, [{"$set": {"expires_at": expires_at}}])
 
-    async def insert(self, events: Sequence[Event]) -> None:
+    async def insert(self, events: Sequence[Event]) -> Timestamp | None:
         """Insert `events`; a majority has them on return. Only for `Writer`, which keeps the fence.
 
+        Returns the cluster time by which they stand, unless the server keeps none.
         Raises `BulkWriteError` at the first one whose place is taken; those before it are stored.
         """
         # Not again by the driver: the writer repeats it, and knows its own events when it finds them.
         documents = (event.to_document() for event in events)
-        await insert_in_order(self._database, self._events.name, documents)
+        return await insert_in_order(self._database, self._events.name, documents)
 
     async def end(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from bson import encode
+from bson import Timestamp, encode
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import BulkWriteError
 
@@ -22,8 +22,10 @@ MAX_COMMAND_BYTES = 40_000_000  # of documents; the server takes messages of 48,
 
 async def insert_in_order(
     database: Database, collection: str, documents: Iterable[Mapping[str, Any]]
-) -> None:
+) -> Timestamp | None:
     """Insert `documents`, one at least, in their order; a majority has them on return.
+
+    Returns the cluster time by which they stand, unless the server keeps none.
 
     Raises `BulkWriteError` at the first one that is refused, with its index and nothing of what it says;
     those before it are stored. It has `writeConcernErrors` when no majority is known to have those.
@@ -41,6 +43,8 @@ async def insert_in_order(
         )
         _check(answer, before)
         before += len(batch)
+    at: Timestamp | None = answer.get("operationTime")
+    return at
 
 
 def _batches(documents: Iterable[Mapping[str, Any]]) -> Iterator[list[RawBSONDocument]]:

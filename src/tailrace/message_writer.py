@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Self
 
 import msgspec
 
@@ -26,21 +25,27 @@ class MessageWriter:
     the mark, and is void, or collides.
     """
 
-    def __init__(self, messages: Messages, run: Run, *, owns: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(
+        self,
+        messages: Messages,
+        run: Run,
+        *,
+        owns: Callable[[], Awaitable[bool]],
+        behind: Message | None,
+        late: bool = False,
+    ) -> None:
+        """A writer for this attempt of `run`, which says by `owns` whether it still may write.
+
+        `behind` is the session's newest message, but for the run's own, as it was before the attempt took the
+        run, or after that if `late`. If before, the first place needs no look at the fence: whoever has the
+        run later looked later.
+        """
         self._messages = messages
         self._run = run
         self._owns = owns
-        self._last: Message | None = None
-        self._parent_id: str | None = None
-
-    @classmethod
-    async def of(cls, messages: Messages, run: Run, *, owns: Callable[[], Awaitable[bool]]) -> Self:
-        """A writer for this attempt of `run`, which says by `owns` whether it still may write."""
-        writer = cls(messages, run, owns=owns)
-        writer._last = await patiently(lambda: messages.newest(run.session_id))
-        before = await patiently(lambda: messages.last(run.session_id, 1, but=run.run_id))
-        writer._parent_id = before[-1].message_id if before else None
-        return writer
+        self._last = behind
+        self._parent_id = behind.message_id if behind else None
+        self._looked_before = not late
 
     async def begin(self, prompt: Message) -> None:
         """Keep what was asked, and nothing that an attempt before has told of this run.
@@ -75,8 +80,9 @@ class MessageWriter:
                 timestamp=max(time.time(), last.timestamp + _TICK) if last else time.time(),
                 position=last.position + 1 if last else 1,
             )
-            if not await patiently(self._owns):
+            if not self._looked_before and not await patiently(self._owns):
                 raise Fenced
+            self._looked_before = False
             if await patiently(lambda placed=placed: self._messages.add(placed)):  # type: ignore[misc]
                 self._last = placed
                 return placed

@@ -137,9 +137,11 @@ class Recovery:
 
     async def finish_queued(self, run: Run, outcome: Outcome) -> bool:
         """Write the end of a run that no worker has; False when one took it first."""
-        own = await self._runs.start(run, worker=f"recovery:{socket.gethostname()}:{os.getpid()}")
-        if own is None:
+        worker = f"recovery:{socket.gethostname()}:{os.getpid()}"
+        started = await self._runs.start(run.session_id, run.run_id, worker=worker)
+        if started is None:
             return False
+        own, _ = started
         try:
             writer = writer_for(self._database, self._log, own)
             await write_end(self._database, writer, own, outcome, takes_over=True)

@@ -170,23 +170,29 @@ class Runs:
         cursor = self._collection.find(query).sort("created_at", DESCENDING).limit(limit)
         return [run for found in await cursor.to_list(None) if (run := _run(found))]
 
-    async def start(self, run: Run, *, worker: str) -> Run | None:
-        """Take a queued run for this worker; None when another took it or it has ended."""
-        found = await self._collection.find_one_and_update(
-            {**_own(run), "state": "queued"},
-            [
-                {
-                    "$set": {
-                        "state": "running",
-                        "worker": {"$literal": worker},
-                        "started_at": time.time(),
-                        **lease_for(LEASE_SECONDS),
-                    }
-                }
-            ],
-            return_document=ReturnDocument.AFTER,
+    async def start(self, session_id: str, run_id: str, *, worker: str) -> tuple[Run, float | None] | None:
+        """Take a queued run for this worker; None when it is not there, another took it, or it has ended.
+
+        Returns it as it is now, and when an attempt before this one began, if there was one (Unix seconds).
+        """
+        started_at = time.time()
+        update = {
+            "state": "running",
+            "worker": {"$literal": worker},
+            "started_at": started_at,
+            **lease_for(LEASE_SECONDS),
+        }
+        queued = _run(
+            await self._collection.find_one_and_update(
+                {"_id": run_id, "session_id": session_id, "state": "queued"},
+                [{"$set": update}],
+                return_document=ReturnDocument.BEFORE,
+            )
         )
-        return _run(found)
+        if queued is None:
+            return None
+        run = msgspec.structs.replace(queued, state="running", worker=worker, started_at=started_at)
+        return run, queued.started_at
 
     async def owns(self, run: Run) -> bool:
         """Whether this attempt of `run` is still the one that may write for it: the fence of `Writer`."""

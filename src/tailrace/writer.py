@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 
 import msgspec
+from bson import Timestamp
 from pymongo.errors import BulkWriteError
 
 from tailrace.carry import carry_data
@@ -22,7 +23,8 @@ class Writer:
     """One attempt's place in a session's log. Not for use by two tasks at once.
 
     `first_seq` is the run's first event, if it is known: a `finish` tells the digest of what stands from
-    there.
+    there. `behind` is what was the log's end before this attempt took the run, if that was looked at: whoever
+    has it later then writes behind that too, and one of the two collides.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Writer:
         attempt: int,
         owns: Callable[[], Awaitable[bool]],
         first_seq: int | None = None,
+        behind: End | None = None,
     ) -> None:
         self._log = event_log
         self._session_id = session_id
@@ -41,11 +44,12 @@ class Writer:
         self._attempt = attempt
         self._owns = owns
         self._first_seq = first_seq or 1
-        self._end: End | None = None
+        self._end = behind
+        self._stands_at: Timestamp | None = None  # the cluster time of the newest insert, if it is known
 
     @property
     def last_seq(self) -> int:
-        """The log's end as this writer last saw it; 0 before its first append."""
+        """The log's end as this writer last saw it; 0 if it has not looked yet."""
         return self._end.seq if self._end else 0
 
     async def append(self, drafts: Sequence[Draft]) -> list[Event]:
@@ -137,7 +141,13 @@ class Writer:
     async def _digested(self, finish: Draft, *, upto: int) -> Draft:
         """Once more for each place that it is given: nobody else can have written up to there any more."""
         digest = await patiently(
-            lambda: self._log.digest(self._session_id, self._run_id, after=self._first_seq - 1, upto=upto)
+            lambda: self._log.digest(
+                self._session_id,
+                self._run_id,
+                after=self._first_seq - 1,
+                upto=upto,
+                at=self._stands_at,
+            )
         )
         return msgspec.structs.replace(finish, data={**finish.data, "digest": digest})
 
@@ -176,8 +186,9 @@ class Writer:
 
     async def _try(self, events: list[Event]) -> int:
         try:
-            await self._log.insert(events)
+            self._stands_at = await self._log.insert(events)
         except BulkWriteError as error:
+            self._stands_at = None
             at = _first_duplicate(error)
             # What stands before the collision may yet be rolled back, if no majority is known to have it.
             unsure = bool((error.details or {}).get("writeConcernErrors"))

@@ -10,22 +10,20 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, aclosing, closing
 from typing import Any
-from uuid import uuid4
 
 from langchain_core.messages import BaseMessage, HumanMessage
 
 from tailrace.ending import Outcome, close_document, message_writer_for, timed_out, write_end, writer_for
 from tailrace.errors import Fenced
-from tailrace.eventlog import EventLog
+from tailrace.eventlog import End, EventLog
 from tailrace.jobs import Jobs
 from tailrace.leases import Leases
 from tailrace.logs import bound
-from tailrace.messages import Message, Messages, prompt_id
+from tailrace.messages import prompt_id
 from tailrace.metrics import CANCEL_SECONDS, FIRST_EVENT_SECONDS, RUN_SECONDS
 from tailrace.mongo import Database, patiently
 from tailrace.recovery import Recovery
@@ -43,6 +41,7 @@ from tailrace_worker.hold import Hold, held
 from tailrace_worker.keeper import keeping
 from tailrace_worker.progress import Progress, shown
 from tailrace_worker.recorder import Recorder
+from tailrace_worker.taking import Taken, take
 from tailrace_worker.tracing import Trace, traced
 from tailrace_worker.translate import Translator
 
@@ -75,24 +74,25 @@ async def perform_run(
     Returns without a word when another worker took it, it has ended, or it is taken away while it runs.
     `give_up` is called, in another thread, when the agent goes on long after it should have ended.
     """
-    runs = Runs(database)
-    before = await patiently(lambda: runs.get(session_id, run_id))
-    run = await _taken(runs, before) if before is not None else None
-    if before is None or run is None:
+    taken = await take(settings, database, session_id, run_id)
+    if taken is None:
         log.info("the run is not there to be taken", extra={"session_id": session_id, "run_id": run_id})
         return
-    with traced(settings, run, lost_since=before.started_at) as trace, _logged(run, trace):
+    run = taken.run
+    with traced(settings, run, lost_since=taken.lost_since) as trace, _logged(run, trace):
         try:
             async with (
                 held(settings, database, run) as hold,
                 keeping(settings, run, hold, Leases(database), give_up=give_up),
                 shown(settings, run, then=trace.stored) as progress,
             ):
-                await _Performance(settings, database, run, trace=trace, hold=hold, progress=progress).play()
+                await _Performance(
+                    settings, database, taken, trace=trace, hold=hold, progress=progress
+                ).play()
             await _promote_next(settings, database, session_id)
         except Fenced:
             log.warning("the run was taken away", extra={"session_id": session_id, "run_id": run_id})
-            found = await patiently(lambda: runs.get(session_id, run_id))
+            found = await patiently(lambda: Runs(database).get(session_id, run_id))
             if found is None or not found.active:
                 trace.ended(Outcome(status="lost"))  # no other attempt follows that would tell of this one
 
@@ -107,16 +107,6 @@ async def _promote_next(settings: Settings, database: Database, session_id: str)
         await patiently(lambda: Recovery(settings, database, jobs).promote(session_id))
 
 
-async def _taken(runs: Runs, queued: Run) -> Run | None:
-    session_id, run_id = queued.session_id, queued.run_id
-    worker = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
-    if (run := await patiently(lambda: runs.start(queued, worker=worker))) is not None:
-        return run
-    # The answer to a first try may have been lost: then the run is ours already.
-    found = await patiently(lambda: runs.get(session_id, run_id))
-    return found if found is not None and found.active and found.worker == worker else None
-
-
 class _Performance:
     """One run on its way from `agent_start` to `finish`."""
 
@@ -124,7 +114,7 @@ class _Performance:
         self,
         settings: Settings,
         database: Database,
-        run: Run,
+        taken: Taken,
         *,
         trace: Trace,
         hold: Hold,
@@ -134,10 +124,11 @@ class _Performance:
         self._progress = progress
         self._settings = settings
         self._database = database
-        self._run = run
+        self._taken = taken
+        self._run = taken.run
         self._trace = trace
         self._ancestry = Ancestry()
-        self._envelope = Envelope(run, trace, parents_of=self._ancestry.parents_of)
+        self._envelope = Envelope(self._run, trace, parents_of=self._ancestry.parents_of)
         self._translator = Translator(self._envelope)
 
     async def play(self) -> None:
@@ -145,7 +136,7 @@ class _Performance:
 
         Raises `Fenced` when the run is taken away.
         """
-        writer = self._writer()
+        writer = self._writer(behind=self._taken.end)
         if self._run.attempt > 1:
             if not await self._superseded(writer):
                 return
@@ -202,35 +193,27 @@ class _Performance:
     def _who(self) -> dict[str, str]:
         return {"action": "perform", "session_id": self._run.session_id, "run_id": self._run.run_id}
 
-    def _writer(self) -> Writer:
+    def _writer(self, *, behind: End | None = None) -> Writer:
         event_log = EventLog(self._database, retention_seconds=self._settings.retention_seconds)
-        return writer_for(self._database, event_log, self._run)
+        return writer_for(self._database, event_log, self._run, behind=behind)
 
     async def _outcome(self, emitter: Emitter) -> Outcome:
-        async with asyncio.TaskGroup() as looks:
-            earlier = looks.create_task(self._earlier())
-            messages = looks.create_task(message_writer_for(self._database, self._run))
-        recorder = Recorder(emitter, messages.result(), self._envelope)
+        messages = message_writer_for(self._database, self._run, behind=self._taken.newest)
+        recorder = Recorder(emitter, messages, self._envelope)
         await recorder.begin(self._run, model=self._run.model or self._settings.model)
-        outcome = await self._guarded(recorder, earlier.result())
+        outcome = await self._guarded(recorder)
         partial = "complete" if outcome.status == "success" else outcome.status
         await recorder.record(self._translator.close(status="error" if partial == "timeout" else partial))
         await recorder.flush()
         return outcome
 
-    async def _earlier(self) -> list[Message]:
-        messages, count, run = Messages(self._database), self._settings.history_messages, self._run
-        if not count:
-            return []
-        return await patiently(lambda: messages.last(run.session_id, count, but=run.run_id))
-
-    async def _guarded(self, recorder: Recorder, earlier: list[Message]) -> Outcome:
+    async def _guarded(self, recorder: Recorder) -> Outcome:
         """The outcome of the agent, whatever it raises: only `Fenced` gets through."""
         deadline = asyncio.timeout(self._settings.run_timeout_seconds)
         try:
             self._hold.arm()
             async with deadline:
-                await self._iterate(recorder, to_langchain(earlier))
+                await self._iterate(recorder, to_langchain(self._taken.earlier))
         except Fenced:
             raise
         except asyncio.CancelledError as error:

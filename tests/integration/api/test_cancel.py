@@ -41,7 +41,7 @@ async def running(api: Api, database: Database, headers: dict[str, str]) -> str:
     runs = Runs(database)
     run = await runs.get("s1", run_id)
     assert run is not None
-    assert await runs.start(run, worker="w") is not None
+    assert await runs.start(run.session_id, run.run_id, worker="w") is not None
     return run_id
 
 

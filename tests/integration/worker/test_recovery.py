@@ -48,9 +48,9 @@ def recovery(scene: Scene, jobs: Jobs) -> Recovery:
 async def started(scene: Scene, prompt: str = "what is 6*7?") -> Run:
     """A run that a worker took, wrote three events of, and left."""
     run = await scene.queue(prompt)
-    taken = await Runs(scene.database).start(run, worker="w1")
+    taken = await Runs(scene.database).start("s1", run.run_id, worker="w1")
     assert taken is not None
-    await writer(scene, taken).append(
+    await writer(scene, taken[0]).append(
         [
             Draft(event_type="run_queued"),
             Draft(event_type="agent_start"),
@@ -121,6 +121,33 @@ async def test_a_message_on_its_way_when_the_next_attempt_begins_is_not_kept(
     thawed.set()
     await zombie
     assert await scene.messages() == kept
+
+
+async def test_an_attempt_that_froze_before_it_wrote_anything_writes_nothing(
+    scene: Scene, recovery: Recovery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It knows where to write from before it took the run; there stands what its successor wrote."""
+    start = Runs.start
+    frozen, thawed = asyncio.Event(), asyncio.Event()
+
+    async def start_and_freeze(runs: Runs, session_id: str, run_id: str, *, worker: str) -> Any:
+        started = await start(runs, session_id, run_id, worker=worker)
+        if not frozen.is_set():
+            frozen.set()
+            await thawed.wait()
+        return started
+
+    monkeypatch.setattr(Runs, "start", start_and_freeze)
+    run = await scene.queue("hello")
+    zombie = asyncio.create_task(perform_run(scene.settings, scene.database, "s1", run.run_id))
+    await frozen.wait()
+    await recovery.recover(await scene.run(run.run_id), why="", dead=True)
+    await perform_run(scene.settings, scene.database, "s1", run.run_id)
+    told, kept = await scene.events(), await scene.messages()
+    thawed.set()
+    await zombie
+    assert (await scene.events(), await scene.messages()) == (told, kept)
+    assert {event.attempt for event in told} == {2}
 
 
 async def test_a_finish_that_was_written_in_the_last_moment_counts(scene: Scene, recovery: Recovery) -> None:
