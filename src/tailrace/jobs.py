@@ -52,6 +52,7 @@ def connect_redis(settings: Settings) -> Redis:
         socket_connect_timeout=2,
         socket_timeout=None,  # RQ's worker blocks in BLPOP for as long as it likes
         health_check_interval=15,
+        driver_info=None,  # else each connection reads redis-py's metadata for its version: 2 ms in a run
     )
 
 

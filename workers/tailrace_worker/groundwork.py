@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from pymongo.errors import PyMongoError
-from redis import asyncio as redis
 
+from tailrace.eventlog import EventLog
 from tailrace.messages import Messages
 from tailrace.mongo import Database, connect, end_task
-from tailrace.runs import Runs
 from tailrace.settings import Settings, read_env_file
-from tailrace_worker.loop import REDIS_AWAY, new_loop
+from tailrace_worker.loop import new_loop
+from tailrace_worker.redis_client import REDIS_AWAY, redis_client
 from tailrace_worker.rehearsal import rehearse
 
 __all__ = ["Groundwork", "groundwork", "lay"]
@@ -37,6 +37,7 @@ class Groundwork:
         self.database: Database = self._loop.run_until_complete(
             self._exits.enter_async_context(connect(settings, polling=True))
         )
+        self.redis = self._loop.run_until_complete(self._exits.enter_async_context(redis_client(settings)))
 
     def wait(self, pipe: int) -> bytes:
         """Connect, and rehearse, until something is said on `pipe`: that, or nothing when it is closed.
@@ -53,11 +54,12 @@ class Groundwork:
 
     async def _prepare(self, said: asyncio.Event) -> None:
         with suppress(PyMongoError):  # it is the run that must wait for MongoDB, and it may never come
-            # What a run does first, for a run that is not there; at once, for it uses two connections.
-            await asyncio.gather(Runs(self.database).get("", ""), Messages(self.database).newest(""))
+            # What a run looks at first, of a session that is not there; at once, for it uses two connections.
+            event_log = EventLog(self.database, retention_seconds=0)
+            await asyncio.gather(event_log.end(""), Messages(self.database).last("", 1))
         with suppress(*REDIS_AWAY):
-            async with redis.Redis.from_url(self.settings.redis_url, socket_connect_timeout=2) as client:
-                await client.ping()
+            # A connection to hear a cancel on, and one to tell how far the run has come.
+            await asyncio.gather(self.redis.ping(), self.redis.ping())
         if not said.is_set():
             # Once more: a forked process copies each page of memory that it first counts a reference on.
             await rehearse("Hello")

@@ -9,18 +9,16 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any
 
 from pymongo.errors import PyMongoError
-from redis import asyncio as redis
+from redis.asyncio import Redis
 
 from tailrace.jobs import cancel_channel
 from tailrace.leases import Leases
 from tailrace.metrics import LEASES_LOST
 from tailrace.mongo import Database, end_task, is_passing
 from tailrace.runs import Run
-from tailrace.settings import Settings
-from tailrace_worker.loop import REDIS_AWAY
+from tailrace_worker.redis_client import REDIS_AWAY
 from tailrace_worker.report import report
 
 __all__ = ["HAND_OVER", "Hold", "held"]
@@ -94,10 +92,10 @@ class Hold:
 
 
 @asynccontextmanager
-async def held(settings: Settings, database: Database, run: Run) -> AsyncIterator[Hold]:
+async def held(redis: Redis, database: Database, run: Run) -> AsyncIterator[Hold]:
     """The hold on `run` while the body, in the task to be cancelled, performs it."""
     hold = Hold(Leases(database), run)
-    listening = asyncio.create_task(_listen(settings, hold, run.run_id), name="cancel")
+    listening = asyncio.create_task(_listen(redis, hold, run.run_id), name="cancel")
     try:
         with _heard(hold):
             yield hold
@@ -119,17 +117,16 @@ def _heard(hold: Hold) -> Iterator[None]:
         loop.remove_signal_handler(HAND_OVER)
 
 
-async def _listen(settings: Settings, hold: Hold, run_id: str) -> None:
+async def _listen(redis: Redis, hold: Hold, run_id: str) -> None:
     """Hear the word at once. Without Redis the beat sees the flag, up to its two seconds later."""
     while True:
         with suppress(*REDIS_AWAY, PyMongoError):
-            async with redis.Redis.from_url(settings.redis_url, socket_connect_timeout=2) as client:
-                await _hear(client, hold, run_id)
+            await _hear(redis, hold, run_id)
         await asyncio.sleep(_LISTEN_AGAIN_SECONDS)
 
 
-async def _hear(client: Any, hold: Hold, run_id: str) -> None:
-    async with client.pubsub(ignore_subscribe_messages=False) as channel:
+async def _hear(redis: Redis, hold: Hold, run_id: str) -> None:
+    async with redis.pubsub(ignore_subscribe_messages=False) as channel:
         await channel.subscribe(cancel_channel(run_id))
         async for message in channel.listen():
             if message["type"] == "subscribe":

@@ -12,10 +12,11 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, aclosing, closing
+from contextlib import AbstractContextManager, aclosing, closing, nullcontext
 from typing import Any
 
 from langchain_core.messages import BaseMessage, HumanMessage
+from redis.asyncio import Redis
 
 from tailrace.ending import Outcome, close_document, message_writer_for, timed_out, write_end, writer_for
 from tailrace.errors import Fenced
@@ -41,6 +42,7 @@ from tailrace_worker.hold import Hold, held
 from tailrace_worker.keeper import keeping
 from tailrace_worker.progress import Progress, shown
 from tailrace_worker.recorder import Recorder
+from tailrace_worker.redis_client import redis_client
 from tailrace_worker.taking import Taken, take
 from tailrace_worker.tracing import Trace, traced
 from tailrace_worker.translate import Translator
@@ -53,7 +55,11 @@ log = logging.getLogger(__name__)
 def perform(session_id: str, run_id: str) -> None:
     """Run the agent of one run to its `finish`; named by string in `tailrace.jobs.PERFORM`."""
     with groundwork() as ground:
-        ground.run(perform_run(ground.settings, ground.database, session_id, run_id, give_up=_die))
+        ground.run(
+            perform_run(
+                ground.settings, ground.database, session_id, run_id, redis=ground.redis, give_up=_die
+            )
+        )
 
 
 def _die() -> None:
@@ -67,10 +73,12 @@ async def perform_run(
     session_id: str,
     run_id: str,
     *,
+    redis: Redis | None = None,
     give_up: Callable[[], None] | None = None,
 ) -> None:
     """Take the queued run and bring it to its `finish`.
 
+    `redis` is a client that is connected already, if there is one.
     Returns without a word when another worker took it, it has ended, or it is taken away while it runs.
     `give_up` is called, in another thread, when the agent goes on long after it should have ended.
     """
@@ -82,9 +90,10 @@ async def perform_run(
     with traced(settings, run, lost_since=taken.lost_since) as trace, _logged(run, trace):
         try:
             async with (
-                held(settings, database, run) as hold,
+                nullcontext(redis) if redis else redis_client(settings) as client,
+                held(client, database, run) as hold,
                 keeping(settings, run, hold, Leases(database), give_up=give_up),
-                shown(settings, run, then=trace.stored) as progress,
+                shown(client, run, then=trace.stored) as progress,
             ):
                 await _Performance(
                     settings, database, taken, trace=trace, hold=hold, progress=progress

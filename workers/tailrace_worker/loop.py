@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from redis.exceptions import RedisError
-
 from tailrace.settings import Settings
 
-__all__ = ["REDIS_AWAY", "new_loop"]
-
-# What redis-py raises while Redis is away. The last one is uvloop's word for a connection that was reset.
-REDIS_AWAY = (RedisError, OSError, TimeoutError, RuntimeError)
+__all__ = ["new_loop"]
 
 
 def new_loop(settings: Settings) -> asyncio.AbstractEventLoop:

@@ -6,8 +6,13 @@ import asyncio
 import gc
 import importlib
 import logging
+from contextlib import suppress
 
+from tailrace.documents import from_document
+from tailrace.errors import DocumentDamaged
+from tailrace.messages import Message
 from tailrace.mongo import connect
+from tailrace.runs import Run
 from tailrace.settings import Settings
 from tailrace_worker.agents import registry
 from tailrace_worker.loop import new_loop
@@ -48,6 +53,9 @@ def preload(settings: Settings) -> None:
 
 
 async def _try_out(settings: Settings) -> None:
+    for kind in (Run, Message):
+        with suppress(DocumentDamaged):  # msgspec looks at a type when it is first asked for one
+            from_document(kind, {"_id": ""})
     async with connect(settings):
         pass  # it never connects: no socket is there to be inherited
     await rehearse("What is 6 * 7?")

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from redis import asyncio as redis
+from redis.asyncio import Redis
 from rq.job import Job
 
 from tailrace.errors import Fenced
@@ -22,11 +22,11 @@ from tailrace.jobs import job_id
 from tailrace.leases import BEAT_SECONDS
 from tailrace.mongo import end_task
 from tailrace.runs import Run
-from tailrace.settings import Settings
-from tailrace_worker.loop import REDIS_AWAY
+from tailrace_worker.redis_client import REDIS_AWAY
 
 __all__ = ["Progress", "shown"]
 
+_ANSWER_SECONDS = 1.0
 _LAST_SECONDS = 0.5  # for the last word; the run has ended, and its process should
 
 # A session that is erased loses its jobs: nothing of them may be made again.
@@ -56,15 +56,14 @@ class Progress:
 
 @asynccontextmanager
 async def shown(
-    settings: Settings, run: Run, *, then: Callable[[Sequence[Event]], None] = lambda _: None
+    redis: Redis, run: Run, *, then: Callable[[Sequence[Event]], None] = lambda _: None
 ) -> AsyncIterator[Progress]:
     """Show the progress of `run`, as the body tells it, while the body runs, and how it ended.
 
     `then` is told what the progress is.
     """
     progress = Progress(run, then)
-    client = redis.Redis.from_url(settings.redis_url, socket_connect_timeout=1, socket_timeout=1)
-    telling = asyncio.create_task(_tell_changes(client, progress), name="progress")
+    telling = asyncio.create_task(_tell_changes(redis, progress), name="progress")
     try:
         yield progress
     except Fenced:
@@ -72,22 +71,23 @@ async def shown(
         raise
     finally:
         await end_task(telling)
-        # Closing too: a run that has ended is no failed job because of a connection that was cut.
         with suppress(*REDIS_AWAY):
-            async with client, asyncio.timeout(_LAST_SECONDS):
-                await _tell(client, progress)
+            await _tell(redis, progress, within=_LAST_SECONDS)
 
 
-async def _tell_changes(client: Any, progress: Progress) -> None:
+async def _tell_changes(redis: Redis, progress: Progress) -> None:
     told = None
     while True:
         if (now := progress.meta()) != told:
             with suppress(*REDIS_AWAY):
-                await _tell(client, progress)
+                await _tell(redis, progress, within=_ANSWER_SECONDS)
                 told = now
         await asyncio.sleep(BEAT_SECONDS)
 
 
-async def _tell(client: Any, progress: Progress) -> None:
+async def _tell(redis: Redis, progress: Progress, *, within: float) -> None:
     meta = {**progress.meta(), "as_of": datetime.now(UTC).isoformat(timespec="seconds")}
-    await client.eval(_TELL, 1, Job.key_for(job_id(progress.run)), msgspec.json.encode(meta))
+    async with asyncio.timeout(within):
+        # Typed for its blocking client too, which answers at once.
+        told: Any = redis.eval(_TELL, 1, Job.key_for(job_id(progress.run)), msgspec.json.encode(meta))
+        await told

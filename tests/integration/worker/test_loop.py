@@ -23,6 +23,7 @@ from tailrace_worker.groundwork import Groundwork
 from tailrace_worker.hold import HAND_OVER, held
 from tailrace_worker.loop import new_loop
 from tailrace_worker.progress import shown
+from tailrace_worker.redis_client import redis_client
 
 Kind = Literal["uvloop", "asyncio"]
 
@@ -75,7 +76,7 @@ def test_the_workers_word_is_heard_while_a_tool_waits(ground: Groundwork) -> Non
     async def work() -> None:
         # The driver leaks a socket whose connecting is cancelled.
         await ground.database.command("ping")
-        async with held(ground.settings, ground.database, a_run()) as hold:
+        async with held(ground.redis, ground.database, a_run()) as hold:
             os.kill(os.getpid(), HAND_OVER)
             await until(lambda: hold.lost)
 
@@ -100,10 +101,10 @@ def test_a_run_ends_though_redis_has_cut_its_connections(
     monkeypatch.setattr(progress, "BEAT_SECONDS", 0.02)
     tell, tries = progress._tell, 0
 
-    async def counted(*told: Any) -> None:
+    async def counted(*told: Any, within: float) -> None:
         nonlocal tries
         tries += 1
-        await tell(*told)
+        await tell(*told, within=within)
 
     monkeypatch.setattr(progress, "_tell", counted)
     valkey = Valkey(tmp_path / "data", log=tmp_path / "log")
@@ -111,7 +112,11 @@ def test_a_run_ends_though_redis_has_cut_its_connections(
     settings = msgspec.structs.replace(ground.settings, redis_url=valkey.url)
 
     async def work() -> None:
-        async with held(settings, ground.database, a_run()) as hold, shown(settings, a_run()) as run:
+        async with (
+            redis_client(settings) as client,
+            held(client, ground.database, a_run()) as hold,
+            shown(client, a_run()) as run,
+        ):
             with Redis.from_url(valkey.url) as redis:
                 await until(lambda: len(redis.client_list()) == 3)  # theirs, and this one
             valkey.stop()
