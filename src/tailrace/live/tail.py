@@ -36,7 +36,7 @@ class Tail:
         self._log = event_log
         self._hub = hub
         self._current: _Pump | None = None
-        self._closing: set[asyncio.Task[None]] = set()  # pumps that were replaced
+        self._retired: set[_Pump] = set()  # were replaced, and wait for their last answer
 
     @property
     def position(self) -> Timestamp | None:
@@ -89,18 +89,14 @@ class Tail:
                 self._hub.changed.clear()
                 if self._hub.filter_is_wrong():
                     old, pump = pump, await self._open(pump.position, old=pump)
-                    self._let_go(old)
+                    self._retire(old)
                     await asyncio.sleep(REOPEN_SECONDS)
         finally:
-            await pump.close()
-            for closing in tuple(self._closing):
-                await closing
+            await asyncio.gather(*(each.close() for each in (pump, *self._retired)))
 
-    def _let_go(self, pump: _Pump) -> None:
-        # Beside: the driver may take a second to heed it, and others wait to be covered.
-        closing = asyncio.create_task(pump.close(), name="tail-close")
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
+    def _retire(self, pump: _Pump) -> None:
+        self._retired.add(pump)
+        pump.retire(then=lambda: self._retired.discard(pump))
 
     async def _open(self, start_at: Timestamp, old: _Pump | None = None) -> _Pump:
         pump = _Pump(self._log, self._hub, start_at)
@@ -136,8 +132,22 @@ class _Pump:
         """Return when `happening` did; raises what ended the stream before."""
         await _unless_ended([self._task], happening)
 
+    def retire(self, then: Callable[[], None]) -> None:
+        """Publish nothing from now on; the stream ends with its next answer, within a second. Then `then`.
+
+        To cut it off would cost the driver's connection: another would have to be made for the next stream.
+        """
+        self._over = True
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled():
+                task.exception()  # whatever it was: nobody reads from it any more
+            then()
+
+        self._task.add_done_callback(ended)
+
     async def close(self) -> None:
-        """Publish nothing from now on, and return when the stream has ended."""
+        """Publish nothing from now on, and return when the stream has ended, at once."""
         self._over = True
         await end_task(self._task)
 
