@@ -30,6 +30,8 @@ from ops.bench.source import event
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.collection import AsyncCollection
 
+from tailrace.events import Event
+
 _WARM_TOKENS = 4
 _NOTICE_SECONDS = 0.3  # from `measuring` to the first run, for whoever begins to measure
 
@@ -39,8 +41,9 @@ Events = AsyncCollection[dict[str, Any]]
 class _Told(msgspec.Struct, frozen=True, kw_only=True):
     """What came of one run."""
 
-    stored: int  # events
-    seconds: float  # from its begin to the last insert's acknowledgement
+    stored: int  # tokens
+    started_seconds: float  # from when it was due to the acknowledgement of its `agent_start`
+    seconds: float  # from then to the last insert's acknowledgement
     cpu_seconds: float  # of its process meanwhile
 
 
@@ -76,6 +79,7 @@ def _main(spec: Bare) -> None:
     tell(
         "done",
         stored=sum(one.stored for one in told),
+        started_seconds=[one.started_seconds for one in told],
         longest_beyond_pace_percent=100 * (max(one.seconds for one in told) / spec.pace.seconds - 1),
         cpu_seconds=sum(one.cpu_seconds for one in told),
     )
@@ -94,19 +98,25 @@ async def _run(spec: Bare, session: str, parent: Connection) -> None:
         parent.send(None)
         at = await asyncio.to_thread(parent.recv)  # the client's loop runs meanwhile
         await asyncio.sleep(max(0.0, at - time.monotonic()))
-        began, cpu = time.monotonic(), time.process_time()
+        cpu = time.process_time()
+        await database["events"].insert_one(_agent_start(session).to_document())
+        began = time.monotonic()
         stored = await _answer(PacedModel(tokens=spec.pace.tokens), session, database["events"])
         seconds, cpu = time.monotonic() - began, time.process_time() - cpu
-        parent.send(_Told(stored=stored, seconds=seconds, cpu_seconds=cpu))
+        parent.send(_Told(stored=stored, started_seconds=began - at, seconds=seconds, cpu_seconds=cpu))
+
+
+def _agent_start(session: str) -> Event:
+    return msgspec.structs.replace(event(session, 1, time.time(), ""), event_type="agent_start")
 
 
 async def _answer(model: PacedModel, session: str, events: Events) -> int:
-    """One run; how many events it stored."""
-    seq = 0
+    """One run, behind its `agent_start`; how many tokens it stored."""
+    seq = 1
     async for text in _tokens(model):
         seq += 1
         await events.insert_one(event(session, seq, time.time(), text).to_document())
-    return seq
+    return seq - 1
 
 
 async def _rehearse() -> None:

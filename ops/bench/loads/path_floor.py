@@ -8,6 +8,8 @@ import msgspec
 from ops.bench.client import readers
 from ops.bench.delivery import disturbed
 from ops.bench.deployment import Place
+from ops.bench.histogram import Histogram
+from ops.bench.loads.run_moments import MODEL_MS, STARTED, first_token
 from ops.bench.pace import Bare, Pace
 from ops.bench.peer import Peer
 from ops.bench.process import usage
@@ -28,7 +30,7 @@ def floor_of_runs(run: Run, count: int, pace: Pace, *, case: str) -> Reading:
     with (
         run.deployment.place(count) as place,
         FLOOR.server(place) as server,
-        readers(server.port, server.streams(), n=count, inflight=count) as client,
+        readers(server.port, server.streams(), n=count, inflight=count, details=1, mark=STARTED) as client,
     ):
         client.ready()
         with Peer([sys.executable, "-m", "ops.bench.bare_runs", _spec(place, pace)]) as runs:
@@ -40,6 +42,8 @@ def floor_of_runs(run: Run, count: int, pace: Pace, *, case: str) -> Reading:
     values = {
         "p50_ms": counted.latency.ms(50),
         "p99_ms": counted.latency.ms(99),
+        "post_to_agent_start_p50_ms": Histogram.of(done["started_seconds"]).ms(50),
+        "first_token_beyond_model_p50_ms": first_token(counted).ms(50) - MODEL_MS,
         "longest_run_beyond_pace_percent": done["longest_beyond_pace_percent"],
         "server_cpu_us_per_frame": used.cpu["server"] / frames * 1e6,
         "mongod_cpu_us_per_frame": used.cpu["mongod"] / frames * 1e6,

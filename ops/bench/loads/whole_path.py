@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 import msgspec
 from ops.bench.client import Counted, readers
 from ops.bench.deployment import Place, owner
-from ops.bench.histogram import Histogram
 from ops.bench.loads.path_floor import floor_of_runs
+from ops.bench.loads.run_moments import MODEL_MS, STARTED, beyond_pace, first_token, started
 from ops.bench.pace import TOKENS_PER_SECOND, Pace
 from ops.bench.peer import python_environ
 from ops.bench.process import cpu_seconds, descendants, memory, usage
@@ -29,9 +29,6 @@ __all__ = ["whole_path"]
 RUNS = (20, 50)
 _REST_WITHIN_SECONDS = 30.0
 _AT_REST_CORES = 0.2  # fifty workers and their spares watch MongoDB and Redis
-_MODEL_MS = 1_000 / TOKENS_PER_SECOND  # before its first token
-_STARTED = '"event_type":"agent_start"'
-_MARK, _FIRST_EVENT, _END = 3, 4, 5  # places in the load generator's account of a stream
 
 
 def whole_path(run: Run) -> Iterator[Reading]:
@@ -89,7 +86,7 @@ def _measured(
         once=1,
         finish=1,
         details=1,
-        mark=_STARTED,
+        mark=STARTED,
     ) as client:
         time.sleep(count / pace.rate + pace.seconds / 8)  # all are under way, and the first is not done
         private = _private(pool.pid)
@@ -102,15 +99,13 @@ def _measured(
 
 
 def _moments(counted: Counted, pace: Pace) -> dict[str, float]:
-    started = Histogram.of(stream[_MARK] / 1e9 for stream in counted.streams)
-    token = Histogram.of((stream[_FIRST_EVENT] - stream[_MARK]) / 1e9 for stream in counted.streams)
-    longer = [(stream[_END] - stream[_MARK]) / 1e9 / pace.seconds - 1 for stream in counted.streams]
+    start, token = started(counted), first_token(counted)
     return {
-        "post_to_agent_start_p50_ms": started.ms(50),
-        "post_to_agent_start_p99_ms": started.ms(99),
-        "first_token_beyond_model_p50_ms": token.ms(50) - _MODEL_MS,
-        "first_token_beyond_model_p99_ms": token.ms(99) - _MODEL_MS,
-        "longest_run_beyond_pace_percent": 100 * max(longer),
+        "post_to_agent_start_p50_ms": start.ms(50),
+        "post_to_agent_start_p99_ms": start.ms(99),
+        "first_token_beyond_model_p50_ms": token.ms(50) - MODEL_MS,
+        "first_token_beyond_model_p99_ms": token.ms(99) - MODEL_MS,
+        "longest_run_beyond_pace_percent": beyond_pace(counted, pace.seconds),
     }
 
 
