@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 # stops a service may send to all its processes.
 HAND_OVER = signal.SIGUSR1
 
+_LISTEN_AFTER_SECONDS = 0.05  # the agent begins first; what is said meanwhile is seen then
 _LISTEN_AGAIN_SECONDS = 1.0
 
 
@@ -119,6 +120,7 @@ def _heard(hold: Hold) -> Iterator[None]:
 
 async def _listen(redis: Redis, hold: Hold, run_id: str) -> None:
     """Hear the word at once. Without Redis the beat sees the flag, up to its two seconds later."""
+    await asyncio.sleep(_LISTEN_AFTER_SECONDS)
     while True:
         with suppress(*REDIS_AWAY, PyMongoError):
             await _hear(redis, hold, run_id)

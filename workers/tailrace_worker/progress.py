@@ -26,6 +26,7 @@ from tailrace_worker.redis_client import REDIS_AWAY
 
 __all__ = ["Progress", "shown"]
 
+_FIRST_SECONDS = 0.05  # the agent begins first
 _ANSWER_SECONDS = 1.0
 _LAST_SECONDS = 0.5  # for the last word; the run has ended, and its process should
 
@@ -77,6 +78,7 @@ async def shown(
 
 async def _tell_changes(redis: Redis, progress: Progress) -> None:
     told = None
+    await asyncio.sleep(_FIRST_SECONDS)
     while True:
         if (now := progress.meta()) != told:
             with suppress(*REDIS_AWAY):
