@@ -14,12 +14,12 @@ from tailrace.settings import Settings
 from tailrace_worker.worker import RunWorker
 
 _DEAF = """
-import signal, sys, time
+import os, signal, sys, time
 from tailrace_worker import pool
 
 def work():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    print("deaf", flush=True)
+    os.write(1, b"deaf\\n")  # in one piece, also where PYTHONUNBUFFERED is set
     time.sleep(600)
 
 pool.LEAVE_SECONDS = 0.2
@@ -30,8 +30,9 @@ sys.exit(pool.Pool(work, count=2, handover_seconds=0).run())
 def test_workers_that_would_not_leave_are_killed_and_the_pool_ends_in_order() -> None:
     with subprocess.Popen([sys.executable, "-c", _DEAF], stdout=subprocess.PIPE) as pool:
         assert pool.stdout is not None
-        assert [pool.stdout.readline() for _ in range(2)] == [b"deaf\n", b"deaf\n"]
-        pool.send_signal(signal.SIGTERM)
+        told = [pool.stdout.readline() for _ in range(2)]
+        pool.send_signal(signal.SIGTERM)  # first of all: leaving this block waits for its end
+        assert told == [b"deaf\n", b"deaf\n"]
         assert pool.wait(60) == 0
 
 
