@@ -41,11 +41,9 @@ async def cancelling_on_interrupt(client: Client, session: str) -> AsyncIterator
         yield arm
     finally:
         signal.signal(signal.SIGINT, before)
-        for task in asked:  # the run has ended, or nobody waits for that any more
-            while not task.done():
-                task.cancel()  # more than once if need be: one that meets the end of a connect can be lost
-                await asyncio.wait([task], timeout=0.5)
-            await asyncio.gather(task, return_exceptions=True)
+        for task in asked:
+            task.cancel()  # the run has ended, or nobody waits for that any more
+        await asyncio.gather(*asked, return_exceptions=True)
 
 
 async def _ask(client: Client, session: str) -> None:
