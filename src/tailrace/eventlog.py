@@ -70,7 +70,9 @@ class EventLog:
 
         With `at`, the read sees everything that was committed up to that cluster time, or waits for it.
         """
-        async with self._seeing(at) as session:
+        async with start_session(self._database) as session:
+            if at is not None:
+                session.advance_operation_time(at)
             cursor = self._events.find(
                 {"session_id": session_id, "seq": {"$gt": after}}, {"expires_at": 0}, session=session
             )
@@ -127,7 +129,7 @@ class EventLog:
         digest = Digest()
         own = {"session_id": session_id, "run_id": run_id, "event_type": {"$ne": "finish"}}
         places = {} if upto is None else {"$lte": upto}
-        async with self.fresh() if at is None else self._seeing(at) as session:
+        async with self.fresh(at) as session:
             while True:
                 query = {**own, "seq": {"$gt": after, **places}}
                 cursor = self._events.find(query, {"expires_at": 0}, session=session).sort("seq", ASCENDING)
@@ -156,17 +158,12 @@ class EventLog:
         return int(first["seq"]) if first else (await self.bounds(session_id)).first
 
     @asynccontextmanager
-    async def fresh(self) -> AsyncIterator[AsyncClientSession]:
-        """A session of the driver whose reads see every write until now."""
+    async def fresh(self, at: Timestamp | None = None) -> AsyncIterator[AsyncClientSession]:
+        """A session of the driver whose reads see every write until now, or up to the cluster time `at`."""
         async with start_session(self._database) as session:
-            await self._advanced(session)
-            yield session
-
-    @asynccontextmanager
-    async def _seeing(self, at: Timestamp | None) -> AsyncIterator[AsyncClientSession]:
-        """A session of the driver whose reads see all that was committed up to `at`, or wait for it."""
-        async with start_session(self._database) as session:
-            if at is not None:
+            if at is None:
+                await self._advanced(session)
+            else:
                 session.advance_operation_time(at)
             yield session
 
