@@ -220,17 +220,3 @@ async def test_change_streams_that_follow_each_other_share_their_connections(
         await session.finish()
     received = [seqs_of(await reading.rest()) for reading in readings]
     assert received == [list(range(1, session.writer.last_seq + 1)) for session in sessions]
-
-
-async def test_a_change_stream_that_was_replaced_keeps_no_reader_waiting(live: Live, log: EventLog) -> None:
-    """It ends with its next answer, for which it may wait a second."""
-    sessions = [Session(log, f"s{nth}") for nth in range(3)]
-    readings = []
-    for session in sessions:
-        await session.write("a")
-        feed = live.feed(session.session_id, after=0, reader=ALICE, until=session.until)
-        readings.append(Reading(live, feed))
-        await until(lambda feed=feed: feed.state == "live")  # type: ignore[misc]
-    for session in sessions:
-        await session.finish()
-    assert [seqs_of(await reading.rest()) for reading in readings] == [[1, 2]] * 3
