@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Literal
 from uuid import uuid4
@@ -18,6 +19,9 @@ from tailrace.mongo import Database, connect, ensure_indexes
 from tailrace.settings import Settings
 
 JWT_SECRET = "only-for-the-tests-of-this-repository"
+
+# A shell ignores SIGINT in its background jobs, and all that they start would: a test of Ctrl-C, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROUTER = Router()
 monitoring.register(ROUTER)

@@ -18,6 +18,7 @@ from redis import Redis
 from rq import Queue, Worker
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
+from rq.worker import WorkerStatus
 from tests.integration.worker.scene import Scene, only, types
 
 from tailrace.embedded import Valkey
@@ -80,6 +81,12 @@ async def child_of(pid: int) -> int:
     return await eventually(first)
 
 
+async def idle(scene: Scene) -> bool:
+    """Whether a worker awaits its next job."""
+    with Redis.from_url(scene.settings.redis_url) as redis:
+        return [worker.get_state() for worker in Worker.all(connection=redis)] == [WorkerStatus.IDLE]
+
+
 async def test_an_enqueued_run_finishes(settings: Settings, database: Database) -> None:
     scene = Scene(settings, database)
     with workers(scene.settings):
@@ -121,6 +128,7 @@ async def test_a_spare_that_is_killed_costs_no_run(settings: Settings, database:
     with workers(scene.settings) as process:
         worker = await child_of(process.pid)
         for _ in range(2):
+            await eventually(lambda: idle(scene))  # and its only child the spare, no dying horse
             os.kill(await child_of(worker), signal.SIGKILL)
             run_id = await enqueue(scene, "what is 2+2?")
             await eventually(lambda run_id=run_id: finished(scene, run_id))  # type: ignore[misc]
