@@ -204,6 +204,7 @@ class RunWorker(Worker):
                     self._settings,
                     job,
                     why=f"the process that ran the agent {_end_of(self._horse_status)}.",
+                    killed=_was_killed(self._horse_status),
                     out_of_time=out_of_time,
                     handed_over=handed_over,
                 )
@@ -245,8 +246,14 @@ class RunWorker(Worker):
             self.request_stop(signum, frame)
 
 
-async def _recovered(settings: Settings, job: Job, *, why: str, out_of_time: bool, handed_over: bool) -> None:
-    """Bring the run on, if the attempt that died is still its last: the job says which it was."""
+async def _recovered(
+    settings: Settings, job: Job, *, why: str, killed: bool, out_of_time: bool, handed_over: bool
+) -> None:
+    """Bring the run on, if the attempt that died is still its last: the job says which it was.
+
+    Its process had not taken the run yet if that is queued. Unless it was killed then, which costs the run an
+    attempt, it ended for want of Redis: a reaper enqueues the run again when Redis is back.
+    """
     session_id, run_id = job.args
     seconds = _HAND_OVER_SECONDS if handed_over else RECOVER_SECONDS
     async with asyncio.timeout(seconds), connect(settings) as database:
@@ -257,15 +264,19 @@ async def _recovered(settings: Settings, job: Job, *, why: str, out_of_time: boo
             recovery = Recovery(settings, database, jobs)
             if handed_over:
                 await recovery.hand_over(run)
-            elif run.state == "running":
+            elif run.state == "running" or killed:
                 await recovery.recover(run, why=why, dead=True, out_of_time=out_of_time)
         ended = await Runs(database).get(session_id, run_id)
     if ended is not None and not ended.active:
         tell_lost(settings, run, status=ended.state, said=f"The attempt was lost: {why}")
 
 
+def _was_killed(wait_status: int | None) -> bool:
+    return wait_status is not None and os.WIFSIGNALED(wait_status)
+
+
 def _end_of(wait_status: int | None) -> str:
-    if wait_status is not None and os.WIFSIGNALED(wait_status):
+    if wait_status is not None and _was_killed(wait_status):
         return f"was killed by {signal.Signals(os.WTERMSIG(wait_status)).name}"
     return "ended without finishing it"
 

@@ -22,7 +22,7 @@ from rq.worker import WorkerStatus
 from tests.integration.worker.scene import Scene, only, types
 
 from tailrace.embedded import Valkey
-from tailrace.jobs import Jobs
+from tailrace.jobs import Jobs, job_id
 from tailrace.leases import Leases
 from tailrace.mongo import Database
 from tailrace.runs import Runs
@@ -81,10 +81,21 @@ async def child_of(pid: int) -> int:
     return await eventually(first)
 
 
+async def gone(parent: int, child: int) -> bool:
+    return child not in children(parent)
+
+
 async def idle(scene: Scene) -> bool:
-    """Whether a worker awaits its next job."""
+    """Whether the only worker awaits its next job."""
     with Redis.from_url(scene.settings.redis_url) as redis:
         return [worker.get_state() for worker in Worker.all(connection=redis)] == [WorkerStatus.IDLE]
+
+
+async def handed_on(scene: Scene, run_id: str) -> bool:
+    """Whether a worker has given the run to a process, and looks after that now."""
+    job = job_id(await scene.run(run_id))
+    with Redis.from_url(scene.settings.redis_url) as redis:
+        return Job.fetch(job, connection=redis, serializer=JSONSerializer).last_heartbeat is not None
 
 
 async def test_an_enqueued_run_finishes(settings: Settings, database: Database) -> None:
@@ -129,13 +140,31 @@ async def test_a_spare_that_is_killed_costs_no_run(settings: Settings, database:
         worker = await child_of(process.pid)
         for _ in range(2):
             await eventually(lambda: idle(scene))  # and its only child the spare, no dying horse
-            os.kill(await child_of(worker), signal.SIGKILL)
+            os.kill(spare := await child_of(worker), signal.SIGKILL)
+            await eventually(lambda spare=spare: gone(worker, spare))  # type: ignore[misc]
             run_id = await enqueue(scene, "what is 2+2?")
             await eventually(lambda run_id=run_id: finished(scene, run_id))  # type: ignore[misc]
     assert {event.attempt for event in await scene.events()} == {1}
     assert [event.data["status"] for event in await scene.events() if event.event_type == "finish"] == [
         "success", "success",
     ]  # fmt: skip
+
+
+async def test_a_run_whose_process_was_killed_before_it_took_it_has_another_attempt(
+    settings: Settings, database: Database
+) -> None:
+    scene = Scene(settings, database)
+    with workers(scene.settings) as process:
+        worker = await child_of(process.pid)
+        await eventually(lambda: idle(scene))
+        os.kill(spare := await child_of(worker), signal.SIGSTOP)
+        run_id = await enqueue(scene, "what is 2+2?")
+        await eventually(lambda: handed_on(scene, run_id))
+        os.kill(spare, signal.SIGKILL)
+        # By its worker, at once: no API is here to miss it.
+        await eventually(lambda: finished(scene, run_id))
+    assert only(await scene.events(), "finish").data["status"] == "success"
+    assert (await scene.run(run_id)).attempt == 2
 
 
 async def test_a_horse_dies_with_its_worker_and_another_worker_starts(
