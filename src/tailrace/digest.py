@@ -8,12 +8,15 @@ __all__ = ["Digest"]
 
 
 class Digest:
-    """h₀ is empty, hₙ = SHA-256(hₙ₋₁ ‖ frame n's JSON), in the order of `seq`, the `finish` left out."""
+    """h₀ is empty, hₙ = SHA-256(hₙ₋₁ ‖ frame n's JSON), in the order of `seq`, the `finish` left out.
+
+    It goes on from another's `hexdigest`, if that is given.
+    """
 
     __slots__ = ("_chain",)
 
-    def __init__(self) -> None:
-        self._chain = b""
+    def __init__(self, hexdigest: str = "") -> None:
+        self._chain = bytes.fromhex(hexdigest)
 
     def update(self, frame_json: bytes) -> None:
         """Chain the next frame: the exact bytes of its `data:` value."""

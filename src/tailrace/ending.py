@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import msgspec
 
+from tailrace.digest import Digest
 from tailrace.errors import Fenced
 from tailrace.eventlog import End, EventLog
 from tailrace.events import Draft, Event
@@ -52,7 +52,9 @@ def timed_out(seconds: float) -> Outcome:
 
 def writer_for(database: Database, event_log: EventLog, run: Run, *, behind: End | None = None) -> Writer:
     """A new writer for this attempt of `run`, fenced by the run's document; `behind` as `Writer` has it."""
-    runs = Runs(database)
+    runs, sessions = Runs(database), Sessions(database)
+    # Of a run that has had no other attempt nothing else stands yet, and nobody else adds to it.
+    begun = run.first_digest if behind is not None and run.attempt == 1 else None
     return Writer(
         event_log if run.retention_seconds is None else event_log.kept_for(run.retention_seconds),
         run.session_id,
@@ -61,6 +63,9 @@ def writer_for(database: Database, event_log: EventLog, run: Run, *, behind: End
         first_seq=run.first_seq or run.behind_seq + 1,
         owns=lambda: runs.owns(run),
         behind=behind,
+        digest=Digest(begun) if begun else None,
+        # Whoever sees the finish may delete or expire the events, and `seq` must go on from there.
+        finishing=lambda seq: patiently(lambda: sessions.remember_last_seq(run.session_id, seq)),
     )
 
 
@@ -93,9 +98,6 @@ async def write_end(
         # The log notices a fence only where two writers collide; here nobody else need be writing.
         raise Fenced
 
-    async def remember(seq: int) -> None:
-        await patiently(lambda: Sessions(database).remember_last_seq(run.session_id, seq))
-
     traced: dict[str, Any] = {"trace_id": trace_id or run.trace_id, "observation_id": observation_id}
     drafts = _drafts(outcome, usage or {}, traced)
     if takes_over:
@@ -112,19 +114,9 @@ async def write_end(
             earlier = await patiently(lambda: messages.last(run.session_id, 1, but=run.run_id))
             behind = earlier[-1] if earlier else None
             await message_writer_for(database, run, behind=behind, late=True).add(prompt)
-        remembered = 0
-    else:
-        remembered = writer.last_seq + len(drafts) + 1  # the `finish`, unless a neighbour comes between
-        remembering = asyncio.create_task(remember(remembered))
-        try:
-            await writer.append(drafts)
-        finally:
-            await remembering
-    # Before the finish: whoever sees it may delete or expire the events, and `seq` must go on from there.
-    if remembered != writer.last_seq + 1:
-        await remember(writer.last_seq + 1)
+        drafts = []
     end = Draft(event_type="finish", data={"status": outcome.status}, **traced)
-    (finish,) = await writer.append([end])
+    finish = (await writer.append([*drafts, end]))[-1]
     await close_document(database, run, finish, error=outcome.failure.message if outcome.failure else None)
 
 

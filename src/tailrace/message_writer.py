@@ -37,15 +37,15 @@ class MessageWriter:
         """A writer for this attempt of `run`, which says by `owns` whether it still may write.
 
         `behind` is the session's newest message, but for the run's own, as it was before the attempt took the
-        run, or after that if `late`. If before, the first place needs no look at the fence: whoever has the
-        run later looked later.
+        run, or after that if `late`. If before, the place needs no look at the fence: whoever has the run
+        later looked later.
         """
         self._messages = messages
         self._run = run
         self._owns = owns
         self._last = behind
         self._parent_id = behind.message_id if behind else None
-        self._looked_before = not late
+        self._unfenced = late  # whether the place was looked for since the run was taken
 
     async def begin(self, prompt: Message) -> None:
         """Keep what was asked, and nothing that an attempt before has told of this run.
@@ -80,14 +80,15 @@ class MessageWriter:
                 timestamp=max(time.time(), last.timestamp + _TICK) if last else time.time(),
                 position=last.position + 1 if last else 1,
             )
-            if not self._looked_before and not await patiently(self._owns):
+            if self._unfenced and not await patiently(self._owns):
                 raise Fenced
-            self._looked_before = False
+            self._unfenced = False
             if await patiently(lambda placed=placed: self._messages.add(placed)):  # type: ignore[misc]
                 self._last = placed
                 return placed
             # Looked at before the fence is: a later attempt can then only be behind it, where this collides.
             self._last = await patiently(lambda: self._messages.newest(self._run.session_id))
+            self._unfenced = True
 
 
 def _mark(run: Run) -> Message:

@@ -10,6 +10,7 @@ import time
 import msgspec
 from redis.exceptions import RedisError
 
+from tailrace.digest import Digest
 from tailrace.ending import Failure, Outcome, timed_out, write_end, writer_for
 from tailrace.errors import EnqueueFailed, Fenced
 from tailrace.eventlog import End, EventLog
@@ -51,8 +52,11 @@ class Recovery:
         data = {"agent": run.agent}
         queued = Draft(event_type="run_queued", data=data, trace_id=run.trace_id, observation_id=root)
         first = await writer_for(self._database, self._log, run).begin(queued, behind=behind)
-        await self._runs.began(run, first.seq)
-        return msgspec.structs.replace(run, first_seq=first.seq)
+        digest = Digest()
+        digest.update(first.to_json())
+        run = msgspec.structs.replace(run, first_seq=first.seq, first_digest=digest.hexdigest())
+        await self._runs.began(run)
+        return run
 
     async def tend(self, run: Run) -> None:
         """Do what an active run whose lease has run out needs."""

@@ -71,6 +71,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retention_seconds: float | None = None  # of its events; 0 for ever, or until they are archived
     behind_seq: int = 0  # the log's end when it was stored: all its events stand behind that
     first_seq: int | None = None  # its first event in the session's log
+    first_digest: str | None = None  # the digest behind that
     last_seq: int | None = None  # its `finish`
     error: str | None = None  # what went wrong, for a person
     cancel_requested: bool = False  # somebody wants it to end
@@ -215,9 +216,10 @@ class Runs:
         )
         return _run(found)
 
-    async def began(self, run: Run, first_seq: int) -> None:
-        """Keep where the run's events begin."""
-        await self._collection.update_one(_own(run), {"$set": {"first_seq": first_seq}})
+    async def began(self, run: Run) -> None:
+        """Keep where the run's events begin, its `first_seq`, and their digest so far."""
+        began = {"first_seq": run.first_seq, "first_digest": run.first_digest}
+        await self._collection.update_one(_own(run), {"$set": began})
 
     async def end(self, run: Run, *, status: FinishStatus, last_seq: int, error: str | None) -> bool:
         """Close the run after its `finish` was written; False when this attempt had lost it."""

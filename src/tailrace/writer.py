@@ -11,6 +11,7 @@ from bson import Timestamp
 from pymongo.errors import BulkWriteError
 
 from tailrace.carry import carry_data
+from tailrace.digest import Digest
 from tailrace.errors import Fenced
 from tailrace.eventlog import End, EventLog
 from tailrace.events import Draft, Event, event_id
@@ -22,9 +23,11 @@ __all__ = ["Writer"]
 class Writer:
     """One attempt's place in a session's log. Not for use by two tasks at once.
 
-    `first_seq` is the run's first event, if it is known: a `finish` tells the digest of what stands from
-    there. `behind` is what was the log's end before this attempt took the run, if that was looked at: whoever
-    has it later then writes behind that too, and one of the two collides.
+    `first_seq` is the run's first event, if it is known. `behind` is what was the log's end before this
+    attempt took the run, if that was looked at: whoever has it later then writes behind that too, and one of
+    the two collides. `digest` is that of the run's events up to `behind`, where nobody else can add to them;
+    without it, a `finish` tells the digest of what is read from `first_seq` on. `finishing` is told the place
+    of a `finish` before that is written there.
     """
 
     def __init__(
@@ -37,6 +40,8 @@ class Writer:
         owns: Callable[[], Awaitable[bool]],
         first_seq: int | None = None,
         behind: End | None = None,
+        digest: Digest | None = None,
+        finishing: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
         self._log = event_log
         self._session_id = session_id
@@ -45,6 +50,8 @@ class Writer:
         self._owns = owns
         self._first_seq = first_seq or 1
         self._end = behind
+        self._digest = digest
+        self._finishing = finishing
         self._stands_at: Timestamp | None = None  # the cluster time of the newest insert, if it is known
 
     @property
@@ -128,28 +135,38 @@ class Writer:
         """The first of `drafts`, as events behind the log's end."""
         if self._end is None:
             self._end = await self._looked()
-        drafts = _before_finish(drafts)
-        if drafts[0].event_type == "finish":
-            drafts = [await self._digested(drafts[0], upto=self._end.seq)]
+        if self._digest is None:
+            drafts = _before_finish(drafts)
+            if drafts[0].event_type == "finish":
+                self._digest = await self._read_digest(upto=self._end.seq)
         timestamp = _time_at(drafts[0], self._end)
         expires_at = self._log.expires_at(timestamp)
-        return [
-            self._place(draft, self._end.seq + nth, timestamp, expires_at)
-            for nth, draft in enumerate(drafts, 1)
-        ]
+        events: list[Event] = []
+        for seq, draft in enumerate(drafts, self._end.seq + 1):
+            placed = draft if draft.event_type != "finish" else await self._finished(draft, events, seq)
+            events.append(self._place(placed, seq, timestamp, expires_at))
+        return events
 
-    async def _digested(self, finish: Draft, *, upto: int) -> Draft:
-        """Once more for each place that it is given: nobody else can have written up to there any more."""
-        digest = await patiently(
-            lambda: self._log.digest(
-                self._session_id,
-                self._run_id,
-                after=self._first_seq - 1,
-                upto=upto,
-                at=self._stands_at,
+    async def _finished(self, finish: Draft, before: Sequence[Event], seq: int) -> Draft:
+        """The `finish` for that place, right behind `before`."""
+        if self._finishing is not None:
+            await self._finishing(seq)
+        assert self._digest is not None  # `_placed` has read it, if it was not known
+        digest = _chained(self._digest, before).hexdigest()
+        return msgspec.structs.replace(finish, data={**finish.data, "digest": digest})
+
+    async def _read_digest(self, *, upto: int) -> Digest:
+        return Digest(
+            await patiently(
+                lambda: self._log.digest(
+                    self._session_id,
+                    self._run_id,
+                    after=self._first_seq - 1,
+                    upto=upto,
+                    at=self._stands_at,
+                )
             )
         )
-        return msgspec.structs.replace(finish, data={**finish.data, "digest": digest})
 
     def _place(self, draft: Draft, seq: int, timestamp: float, expires_at: datetime | None) -> Event:
         carried = draft if isinstance(draft, Event) else _carried(draft)
@@ -182,6 +199,8 @@ class Writer:
         count = await patiently(lambda: self._try(events))
         if count:
             self._end = End(events[count - 1].seq, events[count - 1].timestamp)
+            if self._digest is not None:
+                self._digest = _chained(self._digest, events[:count])
         return count
 
     async def _try(self, events: list[Event]) -> int:
@@ -205,6 +224,7 @@ class Writer:
             if not await self._owns():
                 raise Fenced
             self._end = end
+            self._digest = None  # it may be of this run, of an attempt before
         return at + own
 
 
@@ -216,6 +236,15 @@ def _time_at(draft: Draft, end: End) -> float:
     if isinstance(draft, Event) and draft.seq == end.seq + 1 and draft.timestamp >= end.timestamp:
         return draft.timestamp
     return max(round(time.time(), 6), end.timestamp)
+
+
+def _chained(digest: Digest, events: Sequence[Event]) -> Digest:
+    """The digest with what follows, which readers are told in these very bytes."""
+    longer = Digest(digest.hexdigest())
+    for event in events:
+        if event.event_type != "finish":
+            longer.update(event.to_json())
+    return longer
 
 
 def _before_finish(drafts: Sequence[Draft]) -> Sequence[Draft]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tailrace.digest import Digest
-from tailrace.eventlog import EventLog
+from tailrace.eventlog import End, EventLog
 from tailrace.events import Draft, Event
 from tailrace.writer import Writer
 
@@ -39,6 +39,14 @@ async def chained(log: EventLog, run_id: str) -> str:
     return digest.hexdigest()
 
 
+async def alone(log: EventLog, run_id: str = "r1", **known: Any) -> Writer:
+    """A writer that knows all that stands of its run: its first event. It cannot read what stands."""
+    (queued,) = await writer(log, run_id).append([QUEUED])
+    digest, end = Digest(), End(queued.seq, queued.timestamp)
+    digest.update(queued.to_json())
+    return Writer(log, "s1", run_id=run_id, attempt=1, owns=_mine, behind=end, digest=digest, **known)
+
+
 async def stamped(writing: Writer, *before: Draft) -> Event:
     """The `finish` that the writer appends behind `before`."""
     return (await writing.append([*before, FINISH]))[-1]
@@ -67,6 +75,31 @@ async def test_the_digest_is_of_the_bytes_after_the_round_trip_through_bson(log:
     draft = Draft(event_type="custom", data={"value": awkward}, tags=("t",), metadata={"k": [1, 2.0]})
     finish = await stamped(writer(log), QUEUED, draft)
     assert finish.data["digest"] == await chained(log, "r1")
+    finish = await stamped(await alone(log, "r2"), draft, *deltas("\ud800\0", "a"))
+    assert finish.data["digest"] == await chained(log, "r2")
+
+
+async def test_who_is_alone_with_its_run_reads_nothing_to_stamp_it(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(EventLog, "digest")
+    own = await alone(log)
+    await own.append(deltas("a"))
+    finish = await stamped(own, *deltas("b", "c"))
+    assert finish.data == {"status": "success", "digest": await chained(log, "r1"), "last_seq": 5}
+
+
+async def test_the_place_of_a_finish_is_told_before_it_stands_there(log: EventLog) -> None:
+    told: list[tuple[int, int]] = []
+
+    async def finishing(seq: int) -> None:
+        told.append((seq, (await log.bounds("s1")).last))
+        if len(told) == 1:
+            await writer(log, "r2").append([QUEUED])  # comes between
+
+    own = await alone(log, finishing=finishing)
+    finish = await stamped(own, *deltas("a"))
+    assert (told, finish.seq) == ([(3, 1), (4, 3)], 4)
 
 
 @pytest.mark.parametrize("run_id", ["r1", "r2"])
@@ -80,8 +113,18 @@ async def test_what_another_writer_put_in_the_finishes_place_is_seen(log: EventL
     assert finish.data["digest"] == await chained(log, "r1")
 
 
+async def test_who_was_alone_sees_what_came_between(log: EventLog) -> None:
+    own = await alone(log)
+    await own.append(deltas("a"))
+    await writer(log, "r2").append([QUEUED])
+    finish = await stamped(own, *deltas("b"))
+    assert (finish.seq, finish.data["last_seq"]) == (5, 5)
+    assert finish.data["digest"] == await chained(log, "r1")
+
+
+@pytest.mark.parametrize("knows", [True, False])
 async def test_a_finish_whose_answer_was_lost_stands_once_with_its_digest(
-    log: EventLog, monkeypatch: pytest.MonkeyPatch
+    log: EventLog, monkeypatch: pytest.MonkeyPatch, *, knows: bool
 ) -> None:
     insert = log.insert
 
@@ -90,11 +133,14 @@ async def test_a_finish_whose_answer_was_lost_stands_once_with_its_digest(
         monkeypatch.setattr(log, "insert", insert)
         await insert(events)  # the retry of a write that had succeeded
 
-    own = writer(log)
-    await own.append([QUEUED, *deltas("a")])
+    own = await alone(log)
+    if not knows:
+        own = writer(log)
+    await own.append(deltas("a"))
     monkeypatch.setattr(log, "insert", twice)
-    finish = await stamped(own)
-    assert [event.event_type for event in await log.read("s1", after=2, limit=10)] == ["finish"]
+    finish = await stamped(own, *deltas("b"))
+    found = await log.read("s1", after=2, limit=10)
+    assert [event.event_type for event in found] == ["message_delta", "finish"]
     assert finish.data["digest"] == await chained(log, "r1")
 
 

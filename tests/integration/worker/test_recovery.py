@@ -57,7 +57,7 @@ async def started(scene: Scene, prompt: str = "what is 6*7?") -> Run:
             Draft(event_type="message_delta", data={"delta": "half an ans", "offset": 0}),
         ]
     )
-    await Runs(scene.database).began(run, 1)
+    await Runs(scene.database).began(msgspec.structs.replace(run, first_seq=1))
     return await scene.run(run.run_id)
 
 
@@ -253,6 +253,18 @@ async def test_a_run_whose_queue_nobody_serves_ends_with_a_timeout(scene: Scene,
     # The job is still in the queue; a worker that comes now finds nothing to do.
     await perform_run(scene.settings, scene.database, "s1", run.run_id)
     assert len(await scene.events()) == len(events)
+
+
+async def test_a_run_of_one_attempt_is_not_read_back_for_its_digest(
+    scene: Scene, recovery: Recovery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await recovery.introduce(await scene.queue("hello"))
+    with monkeypatch.context() as patched:
+        patched.delattr(EventLog, "digest")
+        await perform_run(scene.settings, scene.database, "s1", run.run_id)
+    log = EventLog(scene.database, retention_seconds=0)
+    stands = await log.digest("s1", run.run_id, after=0)
+    assert only(await scene.events(), "finish").data["digest"] == stands
 
 
 async def test_a_lost_run_that_somebody_cancelled_ends_as_cancelled(scene: Scene, recovery: Recovery) -> None:
