@@ -66,7 +66,7 @@ class EventLog:
     async def read(
         self, session_id: str, *, after: int, limit: int, at: Timestamp | None = None
     ) -> list[Event]:
-        """Up to `limit` events with `seq > after`, ascending.
+        """Up to `limit` events with `seq > after`, ascending; the server gives them in one answer.
 
         With `at`, the read sees everything that was committed up to that cluster time, or waits for it.
         """
@@ -76,7 +76,7 @@ class EventLog:
             cursor = self._events.find(
                 {"session_id": session_id, "seq": {"$gt": after}}, {"expires_at": 0}, session=session
             )
-            found = await cursor.sort("seq", ASCENDING).limit(limit).to_list(None)
+            found = await cursor.sort("seq", ASCENDING).limit(limit).batch_size(limit + 1).to_list(None)
         return [Event.from_document(document) for document in found]
 
     async def bounds(self, session_id: str) -> Bounds:

@@ -49,6 +49,20 @@ async def test_events_are_read_back_in_the_order_they_were_appended(log: EventLo
     assert shown(await log.read("s1", after=1, limit=1)) == [(2, "b")]
 
 
+@pytest.mark.parametrize("more", [0, 1])
+async def test_a_page_of_any_length_is_one_answer(log: EventLog, database: Database, more: int) -> None:
+    stored = await writer(log).append(deltas(*map(str, range(300 + more))))
+    owners = {f"s{nth}": "alice" for nth in range(300)}
+    await database["sessions"].insert_many([{"_id": name, "owner": owner} for name, owner in owners.items()])
+    await database.command("profile", 2)
+    found = await log.read("s1", after=0, limit=300)
+    owned = await Sessions(database).owners(list(owners))
+    await database.command("profile", 0)
+    assert (shown(found), owned) == (shown(stored[:300]), owners)
+    asked = database["system.profile"].find({"op": {"$in": ["query", "getmore"]}})
+    assert [each["op"] for each in await asked.to_list(None)] == ["query", "query"]
+
+
 async def test_an_integer_of_64_bits_is_read_back_and_encoded(log: EventLog) -> None:
     numbers = {"value": [2**31, -(2**31) - 1, {"milliseconds": 1_763_836_800_000}, 2**63 - 1, -(2**63)]}
     start = await log.now()
