@@ -54,6 +54,7 @@ def _measure(options: argparse.Namespace, readings: list[Reading]) -> None:
             rounds=options.rounds or (1 if options.quick else 3),
             scale=0.25 if options.quick else options.scale,
             full=options.full,
+            runs=options.runs,
         )
         for letter in options.only:
             for reading in LOADS[letter](run):
@@ -79,6 +80,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", type=_some_of(LOADS), default=list(LOADS), metavar=letters, help="loads")
     names = [system.name for system in SYSTEMS]
     parser.add_argument("--systems", type=_some_of(names), default=names, metavar=",".join(names))
+    parser.add_argument(
+        "--runs", type=_counts, default=[20, 50], metavar="20,50", help="at once in (g): how many fit here?"
+    )
     parser.add_argument("--rounds", type=int, default=0, help="measurements of each (3)")
     parser.add_argument("--quick", action="store_true", help="one round of a quarter: a look, no figures")
     parser.add_argument("--scale", type=float, default=1.0, help=argparse.SUPPRESS)
@@ -95,6 +99,13 @@ def _some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
         return names
 
     return chosen
+
+
+def _counts(text: str) -> list[int]:
+    counts = text.split(",")
+    if wrong := [count for count in counts if not count.isdecimal() or int(count) < 1]:
+        raise argparse.ArgumentTypeError(f"{wrong[0]!r} is no number of runs")
+    return [int(count) for count in counts]
 
 
 def _raise_open_files() -> int:

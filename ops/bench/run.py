@@ -27,11 +27,13 @@ class Run:
         rounds: int,
         scale: float,
         full: bool,
+        runs: Sequence[int],
         say: Callable[[str], None] | None = None,
     ) -> None:
         self.deployment = deployment
         self.rounds = rounds
         self.full = full  # also what takes many minutes
+        self.runs = runs  # at once, in each measurement of the whole path
         self._systems = frozenset(systems)
         self._scale = scale  # of streams, events and seconds; 1 for figures that count
         self._began = time.monotonic()

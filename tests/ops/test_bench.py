@@ -39,9 +39,13 @@ def test_it_measures_and_reports(tmp_path: Path) -> None:
 
 
 def test_without_a_c_compiler_a_slower_load_generator_sees_every_event(tmp_path: Path) -> None:
-    readings = _bench(tmp_path, "--only", "e,g", "--systems", "floor", path="")
-    assert [reading.load for reading in readings] == ["e", "e", "g", "g"]
-    assert [reading.values["missing"] for reading in readings] == [0, 0, 0, 0]
+    readings = _bench(tmp_path, "--only", "e,g", "--systems", "floor", "--runs", "200", path="")
+    assert [reading.load for reading in readings] == ["e", "e", "g"]
+    assert [reading.values["missing"] for reading in readings] == [0, 0, 0]
+    assert readings[-1].case == "200 runs"
+    assert "| (g) | 200 runs: the floor's longest run beyond its own pace |" in (
+        tmp_path / "report.md"
+    ).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

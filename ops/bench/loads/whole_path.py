@@ -26,19 +26,18 @@ from tailrace.tokens import mint
 
 __all__ = ["whole_path"]
 
-RUNS = (20, 50)
 _REST_WITHIN_SECONDS = 30.0
 _AT_REST_CORES = 0.2  # fifty workers and their spares watch MongoDB and Redis
 
 
 def whole_path(run: Run) -> Iterator[Reading]:
-    """20 and 50 runs of 160 tokens at 20 a second through RQ workers, 10 of them posted a second.
+    """Runs of 160 tokens at 20 a second through RQ workers, 10 of them posted a second: 20 of them, and 50.
 
     Beside them their floor: as many bare processes, begun at the same pace.
     """
     pace = Pace(tokens=round(run.seconds(Pace().seconds, least=0.5) * TOKENS_PER_SECOND))
-    for runs in RUNS:
-        count, case = run.many(runs, least=2), f"{runs} runs"
+    for runs in run.runs:
+        count, case = run.many(runs, least=min(2, runs)), f"{runs} runs"
         for system in run.interleaved(TAILRACE, FLOOR):
             if system is FLOOR:
                 yield floor_of_runs(run, count, pace, case=case)
