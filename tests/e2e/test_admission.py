@@ -60,11 +60,14 @@ async def test_enqueued_runs_wait_and_run_in_order(stack: Stack, sid: str) -> No
     assert story(reader) == [(kind, run_id) for run_id in order for kind in ("agent_start", "finish")]
 
 
-async def test_a_waiting_run_can_be_read_from_the_moment_it_was_asked_for(stack: Stack, sid: str) -> None:
+async def test_a_waiting_run_can_be_read_alone_from_the_moment_it_was_asked_for(
+    stack: Stack, sid: str
+) -> None:
     await post(stack, sid, "write 100 words")
     reader = stack.reader(sid)
     await reader.generate("What is 6 * 7?", on_conflict="enqueue")
-    assert reader.events[-1].event == "finish"
+    assert [reader.events[0].json["event_type"], reader.events[-1].event] == ["run_queued", "finish"]
+    assert len({frame.json["run_id"] for frame in reader.events}) == 1
     assert "42" in reader.text
 
 

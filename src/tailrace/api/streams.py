@@ -67,7 +67,9 @@ async def generate(  # noqa: PLR0917 - Litestar passes them by name
         # A repeat of a run that has ended: its events may have expired, and its finish would never come.
         until = Until(kind="replay" if run.finished_at else "finish", run_id=run.run_id)
         opening = _ready(session_id, Start(after=after, last=after + 1), run.run_id)
-        feed = services.live.feed(session_id, reader=request.user, after=after, until=until)
+        feed = services.live.feed(
+            session_id, reader=request.user, after=after, until=until, only_run=run.run_id
+        )
         return EventStream(services.live, feed, opening=opening, headers=_address(run), held=held.pop_all())
 
 
