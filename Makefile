@@ -43,7 +43,7 @@ check: .venv/.dev ## ruff, strict types, import contracts
 
 .venv/.run: .venv/.uv $(PINS)
 	@echo "Installing …"
-	@$(INSTALL) -e '.[api,worker,embedded]'
+	@$(INSTALL) -e '.[api,worker,embedded,dashboard]'
 	@touch $@
 
 .venv/.dev: .venv/.uv $(PINS)
@@ -53,6 +53,7 @@ check: .venv/.dev ## ruff, strict types, import contracts
 
 # For the tests of README's queries, of ops/mongosh and of the compose file, which skip without them.
 .venv/.mongosh: .venv/.uv Makefile
+	@echo "Installing mongosh …"
 	@command -v npm >/dev/null && npm install --prefix .venv/mongosh --silent --no-audit --no-fund mongosh@2 dclint@3 || \
 	  echo "mongosh and dclint were not installed (they need npm): their tests will be skipped." >&2
 	@touch $@

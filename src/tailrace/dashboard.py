@@ -12,7 +12,7 @@ from tailrace.child import Child
 from tailrace.errors import TailraceError
 from tailrace.settings import Settings
 
-__all__ = ["DEFAULT_PORT", "dashboard"]
+__all__ = ["DEFAULT_PORT", "dashboard", "ensure_installed"]
 
 DEFAULT_PORT = 9181  # rq-dashboard's own
 
@@ -20,13 +20,14 @@ DEFAULT_PORT = 9181  # rq-dashboard's own
 _MAIN = "from rq_dashboard.cli import main; main()"
 
 
-def dashboard(settings: Settings, *, port: int, log: Path, environ: Mapping[str, str] = os.environ) -> Child:
-    """The process, not started: on loopback, without a password of its own.
-
-    Raises `TailraceError` that says what to install.
-    """
+def ensure_installed() -> None:
+    """Raise `TailraceError` that says what to install, if the dashboard is not there."""
     if find_spec("rq_dashboard") is None:
-        raise TailraceError("The dashboard is not installed: pip install 'tailrace[dashboard]'")
+        raise TailraceError("There is no dashboard: pip install '.[dashboard]' in Tailrace's checkout")
+
+
+def dashboard(settings: Settings, *, port: int, log: Path, environ: Mapping[str, str] = os.environ) -> Child:
+    """The process, not started: on loopback, without a password of its own."""
     # By the environment: a command line is seen by everybody on the machine, and the URL may hold a password.
     given = {
         "RQ_DASHBOARD_REDIS_URL": settings.redis_url,

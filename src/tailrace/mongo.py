@@ -159,7 +159,7 @@ def _client(settings: Settings, more: Mapping[str, Any]) -> AsyncMongoClient[dic
         from motor.motor_asyncio import AsyncIOMotorClient
     except ImportError as error:
         raise SettingError(
-            "TAILRACE_MONGO_DRIVER='motor' needs Motor: pip install 'tailrace[motor]'."
+            "TAILRACE_MONGO_DRIVER='motor' needs Motor: pip install '.[motor]' in Tailrace's checkout."
         ) from error
     return cast("AsyncMongoClient[dict[str, Any]]", AsyncIOMotorClient(settings.mongodb_url, **options))
 

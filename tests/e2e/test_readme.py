@@ -101,6 +101,13 @@ def test_the_two_commands_are_make_targets() -> None:
         subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
 
 
+def test_make_run_installs_what_its_options_need() -> None:
+    assert "make run ARGS=--dashboard" in README
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (extras,) = re.findall(r"^\.venv/\.run:.*\n.*\n.*-e '\.\[(.*)\]'$", makefile, re.MULTILINE)
+    assert "dashboard" in extras.split(",")
+
+
 def test_curl_shows_what_readme_shows(running: Running) -> None:
     _needed("curl", shutil.which("curl"))
     token = SHELL[1].splitlines()[0] + "\n"

@@ -165,11 +165,14 @@ def test_tail_prints_a_line_an_event_and_json_prints_the_frames(stack: Stack) ->
 
 
 def test_tail_of_an_unknown_session_or_moment_fails_with_a_sentence(stack: Stack) -> None:
-    for arguments in (["tail", "nobody"], ["tail", "nobody", "--since", "soon"]):
+    for status, arguments in (
+        (1, ["tail", "nobody"]),
+        (1, ["tail", "no\x01body"]),
+        (2, ["tail", "nobody", "--since", "soon"]),
+    ):
         done = run(stack, *arguments)
-        assert done.returncode == 1
-        assert done.stderr.strip()
-        assert "Traceback" not in done.stderr
+        assert (done.returncode, len(done.stderr.splitlines())) == (status, 1)
+        assert done.stderr.startswith("tailrace: ")
 
 
 def test_a_reader_that_leaves_is_no_error(stack: Stack) -> None:

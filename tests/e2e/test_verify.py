@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -101,6 +103,17 @@ async def test_an_expired_beginning_cannot_be_checked_and_is_no_fault(
     code, report = reported(stack, session)
     assert (code, report["first_seq"]) == (0, 4)
     assert [run["digest"] for run in report["runs"]] == ["partial", "ok", "ok"]
+
+
+def test_a_server_that_says_nothing_verifies_nothing(stack: Stack) -> None:
+    assert stack.api.pid
+    os.kill(stack.api.pid, signal.SIGSTOP)
+    try:
+        done = verify(stack, "nobody")
+    finally:
+        os.kill(stack.api.pid, signal.SIGCONT)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "nothing was verified" in done.stderr
 
 
 def test_an_unknown_session_fails_with_a_sentence(stack: Stack) -> None:

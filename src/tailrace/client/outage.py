@@ -25,6 +25,11 @@ class Outage:
         self._connected_at: float | None = None
         self._since: float | None = None
 
+    @property
+    def begins(self) -> bool:
+        """Whether nothing was wrong before the attempt that has just ended."""
+        return self._attempts == 0
+
     def connected(self) -> None:
         """Note that the server has opened a stream."""
         self._connected_at = time.monotonic()

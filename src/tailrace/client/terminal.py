@@ -15,7 +15,7 @@ import msgspec
 from tailrace.client.audit import Audit
 from tailrace.client.client import Client
 from tailrace.client.cursor import Follow
-from tailrace.client.errors import ClientError
+from tailrace.client.errors import ClientError, NotFound, Unauthorized, Unreachable
 from tailrace.client.frame import Frame
 from tailrace.client.interrupt import cancelling_on_interrupt
 from tailrace.client.lines import answer_of, harmless, line_of, report_of, tool_line_of
@@ -53,10 +53,16 @@ def tail(
 ) -> int:
     """Print what happened in `session`, a line an event, and what happens next as far as `follow` says.
 
-    `since` is Unix seconds, an ISO time, or an age such as "10m" or "2h". Returns the exit code as `chat`.
+    `since` is Unix seconds, an ISO time, or an age such as "10m" or "2h". Returns the exit code as `chat`; 2
+    when `since` is none of them.
     """
+    try:
+        start = since_of(since, now=time.time())
+    except ValueError as error:
+        _complain(str(error))
+        return 2
     client = Client(url, token, patience=PATIENCE_SECONDS)
-    return _run(_tail(client, session, since, follow, as_json))
+    return _run(_tail(client, session, start, follow, as_json))
 
 
 def cancel(*, url: str, token: str, session: str, as_json: bool = False) -> int:
@@ -99,10 +105,7 @@ async def _chat(client: Client, session: str, prompt: str, agent: str | None, as
     return 0 if status == "success" else 1
 
 
-async def _tail(
-    client: Client, session: str, since: str | float | None, follow: Follow, as_json: bool
-) -> int:
-    start = since_of(since, now=time.time())
+async def _tail(client: Client, session: str, start: float | None, follow: Follow, as_json: bool) -> int:
     async with client:
         async for frame in client.follow(session, since_timestamp=start, follow=follow):
             if as_json:
@@ -123,15 +126,18 @@ async def _cancel(client: Client, session: str, as_json: bool) -> int:
 
 
 async def _verify(client: Client, session: str, as_json: bool) -> int:
-    audit = Audit(session)
+    audit, answered = Audit(session), False
     async with client:
         try:
             async with asyncio.timeout(STALL_SECONDS) as stall:
                 async for frame in client.follow(session, follow="none"):
+                    answered = True
                     audit.take(frame)
                     stall.reschedule(asyncio.get_running_loop().time() + STALL_SECONDS)
         except TimeoutError:
-            pass  # the audit knows where the log should end
+            # The audit knows where the log should end, once the server has said so.
+            if not answered:
+                raise Unreachable(f"No answer within {STALL_SECONDS:.0f} s: nothing was verified.") from None
     report = audit.report()
     print(msgspec.json.encode(report).decode() if as_json else report_of(report), flush=True)
     return 0 if report.verified else 1
@@ -171,6 +177,14 @@ def _run(work: Coroutine[Any, Any, int]) -> int:
         # The reader of our output has gone (`| head`). What Python still flushes at exit goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ClientError, ValueError) as error:
-        print(harmless(str(error)), file=sys.stderr)
-        return 1
+    except NotFound:
+        _complain("There is no such session, or it is not this token's user's.")
+    except Unauthorized as error:
+        _complain(f"{error} Give another one by --token or TAILRACE_TOKEN.")
+    except ClientError as error:
+        _complain(str(error))
+    return 1
+
+
+def _complain(text: str) -> None:
+    print(f"tailrace: {harmless(text)}", file=sys.stderr)

@@ -40,10 +40,12 @@ def checks(
 
 
 async def _ready(url: str) -> list[Finding]:
-    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, trust_env=False) as client:
+    async with _http_client() as client:
         try:
             answer = await client.get(f"{url.rstrip('/')}/readyz")
             said = answer.json()
+        except httpx.TransportError as error:
+            return [bad("api", f"{url} cannot be reached: {error!r}"[:300], _UNREACHED)]
         except (httpx.HTTPError, ValueError) as error:
             advice = "See that this is the API's address, and that the proxy before it passes /readyz on."
             return [bad("api", f"{url} does not answer as the API does: {error!r}"[:300], advice)]
@@ -51,6 +53,18 @@ async def _ready(url: str) -> list[Finding]:
     if wrong:
         return [bad("api", "; ".join(wrong), "Mend that first; /readyz turns green by itself.")]
     return [good("api", f"{url} is ready")]
+
+
+def _http_client() -> httpx.AsyncClient:
+    # Without a proxy that the environment names, and with the certificates that it names.
+    context = httpx.create_ssl_context()
+    return httpx.AsyncClient(timeout=PATIENCE_SECONDS, trust_env=False, verify=context)
+
+
+_UNREACHED = (
+    "See that the address is right, and that it can be reached from here. A certificate that is signed by an "
+    "authority of your own, or by itself: name its file in SSL_CERT_FILE."
+)
 
 
 async def _stream(settings: Settings, database: Database, url: str, token: str | None) -> list[Finding]:
@@ -100,7 +114,7 @@ async def _delays(log: EventLog, session_id: str, url: str, token: str) -> list[
     inserted: dict[int, float] = {}
     delays: list[float] = []
     async with (
-        httpx.AsyncClient(timeout=PATIENCE_SECONDS, trust_env=False) as client,
+        _http_client() as client,
         client.stream(
             "GET",
             f"{url}/api/apps/{session_id}/agent/stream-continue",
