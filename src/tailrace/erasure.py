@@ -187,9 +187,9 @@ class Erasure:
             "sweep_at": {"$add": ["$$NOW", wait * 1000]},
             "expires_at": expires_at,
         }
-        await self._sessions.update_one(
-            {"_id": tombstone["_id"], "erased_at": {"$exists": True}}, [{"$set": update}]
-        )
+        # Not over what somebody asked for meanwhile, who found that more was stored.
+        own = {"_id": tombstone["_id"], "erased_at": {"$exists": True}, "sweep_at": tombstone["sweep_at"]}
+        await self._sessions.update_one(own, [{"$set": update}])
 
 
 async def _done(step: Elsewhere, session_id: str) -> bool:

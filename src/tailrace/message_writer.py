@@ -21,8 +21,8 @@ class MessageWriter:
     """Adds one attempt's messages to its session. Not for use by two tasks at once.
 
     A message takes the place right behind the last one that this writer knows of, and a place is never given
-    up. A further attempt begins with a mark there: whatever the attempt before has on its way stands before
-    the mark, and is void, or collides.
+    up. A further attempt, and whoever ends the run in its place, begins with a mark there: whatever the
+    attempt before has on its way stands before the mark, or collides.
     """
 
     def __init__(
@@ -55,13 +55,22 @@ class MessageWriter:
         if self._run.attempt == 1:
             await self.add(prompt)
             return
-        mark = await self._placed(_mark(self._run))
-        await patiently(lambda: self._messages.void(self._run, before=mark.position))
-        # Behind the mark nobody else adds it any more.
-        if await patiently(lambda: self._messages.holds(prompt.message_id)):
+        held = await self.holds(prompt)
+        mark = self._last.position if self._last else 0
+        await patiently(lambda: self._messages.void(self._run, before=mark))
+        if held:
             self._parent_id = prompt.message_id
         else:
             await self.add(prompt)
+
+    async def holds(self, prompt: Message) -> bool:
+        """Whether an attempt before has kept what was asked; from now on none of them adds a message.
+
+        Raises `Fenced` when the run is no longer this attempt's.
+        """
+        if self._run.attempt > 1:
+            await self._placed(_mark(self._run))
+        return await patiently(lambda: self._messages.holds(prompt.message_id))
 
     async def add(self, message: Message) -> Message:
         """Keep `message` as the newest; durable on return, with its time, place and parent set.

@@ -11,7 +11,7 @@ from tailrace.runs import Run
 
 __all__ = ["SEEN_SECONDS", "Presence"]
 
-SEEN_SECONDS = 3.0  # a process says so about every second: past this, it has no reader or it is dead
+SEEN_SECONDS = 2.0  # a process says so about every second: past this, it has no reader or it is dead
 
 
 class Presence:
@@ -19,10 +19,12 @@ class Presence:
 
     def __init__(self, database: Database) -> None:
         self._runs = database["runs"]
+        self._gone: set[str] = set()  # the runs that had no reader at the last look
 
     async def look(self, sessions: Collection[str]) -> list[Run]:
         """Say that these sessions have a reader in this process; returns the runs that have none anywhere
-        for longer than they allow."""
+        for longer than they allow, and had none at the last look either: while MongoDB is away nobody can
+        say that he reads."""
         minding: dict[str, Any] = {
             "active": True,
             "cancel_after": {"$gte": 0},
@@ -33,7 +35,11 @@ class Presence:
         if here:
             await self._runs.update_many({"_id": {"$in": here}}, [{"$set": {"last_reader_at": "$$NOW"}}])
         if len(here) == len(found):
+            self._gone = set()
             return []
         patience = {"$multiply": [{"$add": ["$cancel_after", SEEN_SECONDS]}, 1000]}
         gone = {"$expr": {"$lt": [{"$add": ["$last_reader_at", patience]}, "$$NOW"]}}
-        return readable(Run, await self._runs.find({**minding, **gone}).to_list(None))
+        left = readable(Run, await self._runs.find({**minding, **gone}).to_list(None))
+        twice = [run for run in left if run.run_id in self._gone]
+        self._gone = {run.run_id for run in left}
+        return twice

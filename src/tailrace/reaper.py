@@ -63,7 +63,7 @@ async def _recover(database: Database, jobs: Jobs, recovery: Recovery) -> None:
 
 async def _see(presence: Presence, recovery: Recovery, readers: Callable[[], Collection[str]]) -> None:
     for run in await presence.look(readers()):
-        await recovery.cancel(run.session_id)
+        await recovery.cancel(run.session_id, run.run_id)
 
 
 async def _look_again(look: Callable[[], Awaitable[None]]) -> None:

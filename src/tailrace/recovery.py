@@ -20,11 +20,14 @@ from tailrace.leases import Leases
 from tailrace.metrics import CANCELS, RUNS_LOST
 from tailrace.mongo import Database
 from tailrace.runs import Run, Runs, root_observation
+from tailrace.sessions import Sessions
 from tailrace.settings import Settings
 
 __all__ = ["Recovery"]
 
 log = logging.getLogger(__name__)
+
+SHORT_SECONDS = 2 * 86_400.0  # no run waits for a worker that long
 
 
 class Recovery:
@@ -56,7 +59,14 @@ class Recovery:
         digest.update(first.to_json())
         run = msgspec.structs.replace(run, first_seq=first.seq, first_digest=digest.hexdigest())
         await self._runs.began(run)
+        if 0 < self._kept_seconds(run) < SHORT_SECONDS:
+            # It may expire while the run still waits for a worker, and `seq` must go on from there.
+            await Sessions(self._database).remember_last_seq(run.session_id, first.seq)
         return run
+
+    def _kept_seconds(self, run: Run) -> float:
+        asked = run.retention_seconds
+        return self._settings.retention_seconds if asked is None else asked
 
     async def tend(self, run: Run) -> None:
         """Do what an active run whose lease has run out needs."""
@@ -111,12 +121,12 @@ class Recovery:
         else:
             await self._enqueue(run)
 
-    async def cancel(self, session_id: str) -> Run | None:
-        """Ask for the end of the session's active run; it, or None when nothing is active.
+    async def cancel(self, session_id: str, run_id: str | None = None) -> Run | None:
+        """Ask for the end of the session's active run; it, or None when nothing is active, or not `run_id`.
 
         A queued run ends here and now, a running one is told: over Redis at once, else at its next beat.
         """
-        run = await self._runs.request_cancel(session_id)
+        run = await self._runs.request_cancel(session_id, run_id)
         if run is None:
             return None
         CANCELS.add()

@@ -114,7 +114,8 @@ class Runs:
 
     async def promote(self, session_id: str) -> Run | None:
         """Make the session's oldest waiting run its active one; None when none waits or one is active."""
-        update = {"state": "queued", "active": True, **lease_for(LEASE_SECONDS)}
+        # Nobody looked for its readers while it waited.
+        update = {"state": "queued", "active": True, "last_reader_at": "$$NOW", **lease_for(LEASE_SECONDS)}
         try:
             found = await self._collection.find_one_and_update(
                 {"session_id": session_id, "state": "waiting"},
@@ -200,10 +201,14 @@ class Runs:
         query = {**_own(run), "attempt": run.attempt, "finished_at": None}
         return await self._collection.find_one(query, {"_id": 1}) is not None
 
-    async def request_cancel(self, session_id: str) -> Run | None:
-        """Ask for the end of the session's active run; None when there is none. Repeating it is harmless."""
+    async def request_cancel(self, session_id: str, run_id: str | None = None) -> Run | None:
+        """Ask for the end of the session's active run; None when there is none, or it is not `run_id`.
+
+        Repeating it is harmless.
+        """
+        meant = {} if run_id is None else {"_id": run_id}
         found = await self._collection.find_one_and_update(
-            {"session_id": session_id, "active": True},
+            {"session_id": session_id, "active": True, **meant},
             [
                 {
                     "$set": {

@@ -115,6 +115,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 "Make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
             )
 
+        if self.retention_seconds < self.outliving_seconds:
+            raise SettingError(
+                f"TAILRACE_RETENTION_SECONDS={self.retention_seconds:g} is too short: events must outlive "
+                f"their run. It must be {self.outliving_seconds:g} or more, TAILRACE_RUN_TIMEOUT_SECONDS and "
+                "a minute."
+            )
+
+    @property
+    def outliving_seconds(self) -> float:
+        """For how long events are kept at least: `seq` goes on from what stands of an unfinished run."""
+        return self.run_timeout_seconds + 60.0
+
     @property
     def langfuse_url(self) -> str:
         """Where Langfuse is."""

@@ -88,9 +88,11 @@ class Writer:
             )
             if finish is not None:
                 return finish
-            count = await self._stored(await self._placed(drafts))
+            events = await self._placed(drafts)
+            count = await self._stored(events)
             if count:
-                await self.append(drafts[count:])
+                # The rest with its times: a first try of it may still be under way.
+                await self.append([*events[count:], *drafts[len(events) :]])
                 return None
 
     async def begin(self, draft: Draft, *, behind: End | None = None) -> Event:

@@ -160,6 +160,31 @@ async def test_what_is_written_late_is_swept(
     assert tombstone["sweeps"] == 2
 
 
+async def test_a_sweep_does_not_put_off_the_next_that_was_asked_for_meanwhile(
+    settings: Settings, database: Database, jobs: Jobs, run: Run
+) -> None:
+    erasure = Erasure(settings, database, jobs)
+    assert await erasure.erase("s1", "alice")
+    tombstone = await database["sessions"].find_one({"_id": "s1"})
+    assert tombstone is not None
+    await until_later(database, tombstone)
+    await erasure.again("s1")
+    asked = await database["sessions"].find_one({"_id": "s1"})
+    await erasure.sweep(tombstone)
+    assert await database["sessions"].find_one({"_id": "s1"}, {"sweep_at": 1}) == {
+        "_id": "s1",
+        "sweep_at": (asked or {})["sweep_at"],
+    }
+
+
+async def until_later(database: Database, tombstone: dict[str, Any]) -> None:
+    """Return when the database's clock has moved on."""
+    async with asyncio.timeout(30):
+        later = {"_id": tombstone["_id"], "$expr": {"$lt": ["$erased_at", "$$NOW"]}}
+        while await database["sessions"].find_one(later) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
 async def test_more_events_than_are_deleted_at_once(
     settings: Settings, database: Database, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

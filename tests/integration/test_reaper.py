@@ -16,6 +16,7 @@ from tests.records import a_run
 from tailrace import reaper
 from tailrace.jobs import Jobs
 from tailrace.mongo import Database
+from tailrace.presence import Presence
 from tailrace.reaper import reaping
 from tailrace.runs import Run, Runs
 from tailrace.settings import Settings
@@ -61,6 +62,21 @@ async def test_a_document_that_is_no_run_is_told_of_once_and_keeps_no_other_wait
     (told,) = [record for record in caplog.records if record.levelname == "ERROR"]
     assert strange.run_id in told.__dict__["error"]
     assert told.__dict__["session_id"] == "s2"
+
+
+async def test_a_run_that_waited_for_long_is_not_gone_when_its_turn_comes(database: Database) -> None:
+    waiting = a_run("s1", state="waiting", active=False, cancel_after=0.0)
+    await stored(database, waiting, last_reader_at=LONG_AGO)
+    assert await Runs(database).promote("s1") is not None
+    presence = Presence(database)
+    assert [await presence.look(()), await presence.look(())] == [[], []]
+
+
+async def test_only_a_run_that_is_found_without_a_reader_twice_is_gone(database: Database) -> None:
+    left = await stored(database, a_run("s1", cancel_after=0.0), last_reader_at=LONG_AGO)
+    presence = Presence(database)
+    found = [await presence.look(()), await presence.look(()), await presence.look(["s1"])]
+    assert [[run.run_id for run in each] for each in found] == [[], [left.run_id], []]
 
 
 async def test_without_redis_readers_are_seen_and_lost_runs_end(

@@ -6,18 +6,27 @@ import datetime
 import uuid
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from enum import Enum
 from typing import Any
 
 import bson
 import msgspec
 import pytest
 
-from tailrace.carry import MAX_DEPTH, MAX_EVENT_BYTES, carry, carry_data, is_storable
+from tailrace.carry import MAX_DEPTH, MAX_EVENT_BYTES, carry_data, is_storable
+
+
+def carry(value: Any) -> Any:
+    return carry_data({"value": value})["value"]
 
 
 class Unshowable:
     def __str__(self) -> str:
         raise RuntimeError
+
+
+class Color(str, Enum):  # noqa: UP042 - a StrEnum shows itself well
+    RED = "red"
 
 
 class Lazy(Mapping[str, int]):
@@ -45,6 +54,9 @@ class Lazy(Mapping[str, int]):
         ("\ud800x", "?x"),
         ({"a\0b": 1}, {"a␀b": 1}),
         ({1: True}, {"1": True}),
+        ([{"$ref": "#/a", "$id": "b", "c": 1}], [{"$ref": "#/a", "＄id": "b", "c": 1}]),
+        ({"$ref": "#/a"}, {"$ref": "#/a"}),
+        (Color.RED, "red"),
         (datetime.date(2026, 11, 22), "2026-11-22"),
         (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
         (Decimal("1.10"), "1.10"),
@@ -55,7 +67,8 @@ class Lazy(Mapping[str, int]):
 )
 def test_a_refused_value_becomes_text(value: Any, carried: Any) -> None:
     assert carry(value) == carried
-    bson.encode({"value": carry(value)})
+    assert type(carry(value)) is type(carried)
+    assert bson.decode(bson.encode({"value": carry(value)})) == {"value": carried}
 
 
 def test_an_integer_of_a_million_digits_does_not_hang() -> None:

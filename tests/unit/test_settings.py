@@ -124,7 +124,7 @@ def test_child_gets_the_settings_and_not_the_files_they_came_from(tmp_path: Path
 
 
 def test_environment_for_a_child_makes_the_same_settings_again() -> None:
-    settings = Settings(port=0, jwt_secret=SECRET, langfuse_enabled=False, retention_seconds=60.5)
+    settings = Settings(port=0, jwt_secret=SECRET, langfuse_enabled=False, retention_seconds=6000.5)
     assert Settings.from_env(settings.to_env()) == settings
 
 

@@ -66,15 +66,16 @@ async def earlier(services: Services, run: Run) -> Run | None:
 async def _stored(services: Services, run: Run, on_conflict: str) -> Run:
     try:
         await services.runs.create(run)
-    except RunConflict:
+    except RunConflict as conflict:
         if on_conflict == "reject":
             raise
+        active = conflict.run_id
     else:
         return run
     waiting = msgspec.structs.replace(run, state="waiting", active=False)
     await services.runs.create(waiting)
-    if on_conflict == "interrupt":
-        await services.recovery.cancel(run.session_id)
+    if on_conflict == "interrupt" and active is not None:
+        await services.recovery.cancel(run.session_id, active)  # not whichever follows it
     return waiting
 
 

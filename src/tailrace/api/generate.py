@@ -17,6 +17,8 @@ from tailrace.carry import is_storable
 from tailrace.errors import MigrationNeeded, NotYours
 from tailrace.logs import bind
 from tailrace.runs import Run, RunState, new_run_id
+from tailrace.sessions import Session
+from tailrace.settings import Settings
 from tailrace.tokens import Identity
 
 __all__ = ["GenerateRequest", "RunAccepted", "start_run"]
@@ -79,9 +81,7 @@ async def start_run(
     )
     if before is not None:
         return before
-    # With an archive, what is archived expires, and nothing before.
-    kept = 0.0 if services.settings.archive_url else session.retention_seconds
-    run = msgspec.structs.replace(run, retention_seconds=kept)
+    run = msgspec.structs.replace(run, retention_seconds=_kept(services.settings, session))
     bind(run_id=run.run_id, trace_id=run.trace_id)
     admitted = await admit(services, run, session, on_conflict=request.on_conflict)
     if await services.sessions.owned_by(session_id, user) is None:
@@ -89,6 +89,13 @@ async def start_run(
         await services.erasure.again(session_id)
         raise NotYours
     return admitted
+
+
+def _kept(settings: Settings, session: Session) -> float | None:
+    """For how many seconds a run's events are kept; 0 for ever, None as the settings say."""
+    if settings.archive_url:
+        return 0.0  # what is archived expires, and nothing before
+    return session.retention_seconds and max(session.retention_seconds, settings.outliving_seconds)
 
 
 def _check(request: GenerateRequest, idempotency_key: str | None, max_characters: int) -> None:
@@ -104,7 +111,10 @@ def _check(request: GenerateRequest, idempotency_key: str | None, max_characters
         raise _refused(name, f"must have at most {max_characters:,} characters; it has {characters:,}")
     for name in ("content_parts", "metadata"):
         if not is_storable(getattr(request, name)):
-            why = "holds what cannot be stored: an integer beyond 64 bits, NUL in a key, or nesting too deep"
+            why = (
+                "holds what cannot be stored: an integer beyond 64 bits, NUL in a key, `$ref` beside `$id`, "
+                "or nesting too deep"
+            )
             raise _refused(name, why)
     if any(not isinstance(part.get("type"), str) for part in request.content_parts or ()):
         raise _refused("content_parts", "each part needs a type, such as text or image_url")

@@ -14,13 +14,13 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 from tests.integration.worker.scene import Scene, only, types
 
-from tailrace.ending import close_document, writer_for
+from tailrace.ending import close_document, message_writer_for, writer_for
 from tailrace.errors import Fenced
 from tailrace.eventlog import EventLog
 from tailrace.events import Draft
 from tailrace.jobs import Jobs, job_id
 from tailrace.leases import Leases
-from tailrace.messages import Message, Messages
+from tailrace.messages import Message, Messages, prompt_of
 from tailrace.mongo import Database
 from tailrace.recovery import Recovery
 from tailrace.runs import Run, Runs
@@ -199,6 +199,50 @@ async def test_a_run_that_is_lost_too_often_ends_as_lost(scene: Scene, jobs: Job
     assert only(events, "finish").data["status"] == "lost"
     assert "it was killed." in only(events, "run_error").data["message"]
     assert (await scene.run(run.run_id)).state == "lost"
+
+
+async def test_an_attempt_that_thaws_when_its_run_has_ended_as_lost_leaves_no_message(
+    scene: Scene, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first time in the midst of that end, when nobody knows of a prompt yet."""
+    run = await started(scene)
+    zombie = message_writer_for(scene.database, run, behind=None)
+    holds, thawed = Messages.holds, []
+
+    async def holds_and_thaw(messages: Messages, message_id: str) -> bool:
+        held = await holds(messages, message_id)
+        with pytest.raises(Fenced):
+            await zombie.begin(prompt_of(run))
+        thawed.append(held)
+        return held
+
+    monkeypatch.setattr(Messages, "holds", holds_and_thaw)
+    settings = msgspec.structs.replace(scene.settings, max_attempts=1)
+    await Recovery(settings, scene.database, jobs).recover(run, why="", dead=True)
+    assert thawed == [False]
+    assert (await scene.run(run.run_id)).state == "lost"
+    with pytest.raises(Fenced):
+        await zombie.add(prompt_of(run))
+    assert [(message.role, message.content) for message in await scene.messages()] == [("user", run.prompt)]
+
+
+async def test_a_cancel_that_is_meant_for_one_run_does_not_hit_the_next(
+    scene: Scene, recovery: Recovery
+) -> None:
+    run = await scene.queue("hello", first_seq=1)
+    assert await recovery.cancel("s1", "another") is None
+    assert not (await scene.run(run.run_id)).cancel_requested
+    assert await recovery.cancel("s1", run.run_id) is not None
+
+
+async def test_seq_goes_on_when_what_a_waiting_run_was_told_has_expired(
+    scene: Scene, recovery: Recovery
+) -> None:
+    run = await recovery.introduce(await scene.queue("hello", retention_seconds=60.0))
+    await scene.database["events"].delete_many({})  # as the TTL index does
+    await perform_run(scene.settings, scene.database, "s1", run.run_id)
+    log = EventLog(scene.database, retention_seconds=0)
+    assert [event.seq for event in await log.read("s1", after=0, limit=2)] == [2, 3]
 
 
 async def test_only_one_of_many_recoveries_does_it(scene: Scene, recovery: Recovery) -> None:
