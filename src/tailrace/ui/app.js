@@ -59,7 +59,7 @@ function draw() {
     const working = state.activeRun !== null || (pending !== null && !pending.away);
     view.show(items, working);
     view.link((runId) => traces.url(session.id, runId, state.runs[runId]?.trace));
-    at("welcome").hidden = items.length > 0 || session.expected;
+    at("welcome").hidden = items.length > 0;
     at("send").disabled = working || pending !== null;
     at("send").hidden = state.activeRun !== null;
     at("stop").hidden = state.activeRun === null;

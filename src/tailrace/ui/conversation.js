@@ -51,7 +51,7 @@ function finished(state, data) {
   const status = data.status ?? "success";
   const run = withRun(state, data, { status });
   const items = run.items.map((item) => (item.runId === data.run_id ? stopped(item, status) : item));
-  const ended = { ...run, items, activeRun: run.activeRun === data.run_id ? null : run.activeRun };
+  const ended = { ...run, items };
   const word = ENDINGS[status];
   const told = state.items.some((item) => item.kind === "note" && item.runId === data.run_id);
   return word && !told ? withNote(ended, data, { level: "info", title: word, text: "" }) : ended;
@@ -128,8 +128,13 @@ export function codePoints(text) {
 
 function withRun(state, data, change) {
   const runs = { ...state.runs, [data.run_id]: { ...state.runs[data.run_id], ...change } };
-  const live = change.status === "queued" || change.status === "running";
-  return { ...state, runs, activeRun: live ? data.run_id : state.activeRun };
+  return { ...state, runs, activeRun: firstActive(runs) };
+}
+
+/** The id of the run that is active, or null. Those that were queued after it wait for it. */
+function firstActive(runs) {
+  const active = ({ status }) => status === "queued" || status === "running";
+  return Object.keys(runs).find((id) => active(runs[id])) ?? null;
 }
 
 /** The state with `change` applied to the message of this event, which is made where it is missing. */

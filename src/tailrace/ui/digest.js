@@ -33,7 +33,9 @@ export class RunDigests {
       return;
     }
     this.#chains.delete(run_id);
-    if (digest) this.settled = this.settled.then(() => chain).then((hash) => this.#judge(run_id, hash, digest));
+    if (!digest) return;
+    this.settled = this.settled.then(() => chain).then((hash) => this.#judge(run_id, hash, digest));
+    this.settled.catch(() => {}); // what `onDigest` throws is for whoever awaits it, which may be later
   }
 
   /** What was taken before no longer counts. */

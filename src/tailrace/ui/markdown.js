@@ -72,7 +72,7 @@ function build({ kind, source }) {
   if (kind === "code") return element("pre", { tabindex: "0" }, element("code", { text: source }));
   if (kind === "heading") {
     const depth = Math.min(6, /^#+/.exec(source)[0].length + 2); // below the page's own headings
-    return inlined(element(`h${depth}`), source.replace(/^#+\s+/, "").replace(/\s+#+\s*$/, ""));
+    return inlined(element(`h${depth}`), source.replace(/^#+\s+/, "").replace(/\s#+\s*$/, "").trimEnd());
   }
   if (kind === "quote") return inlined(element("blockquote"), source.replace(/^\s*>\s?/gm, ""));
   if (kind === "paragraph") return inlined(element("p"), source);
@@ -92,7 +92,9 @@ function list(kind, source) {
   return node;
 }
 
-const INLINE = /(`+)([^`]+?)\1|\*\*([^*\n]+?)\*\*|\*([^*\s][^*\n]*?)\*|\[([^\]\n]+)\]\((https?:\/\/[^\s)]+)\)/g;
+// What may never be closed has a limit: else each of 40,000 `[` on a line is followed to the end of the line.
+const INLINE =
+  /(`{1,20})([^`]+?)\1|\*\*([^*\n]+?)\*\*|\*([^*\s][^*\n]*?)\*|\[([^\]\n]{1,500})\]\((https?:\/\/[^\s)]{1,4000})\)/g;
 
 /** `node` with the inline marks of `text` built into it. */
 function inlined(node, text) {

@@ -8,7 +8,6 @@ const SETTLE_MS = 700; // for a history that is slow to come: show what is there
 export class ReadingSession {
   state = EMPTY;
   connection = "connecting"; // new (nothing on the server yet), connecting, live, offline
-  expected = true; // there may be a history that has not come yet
   #following = null;
   #lastId = null;
   #tail = null; // the log's end when the stream opened
@@ -86,7 +85,6 @@ export class ReadingSession {
   #settle() {
     clearTimeout(this.timer);
     this.#settled = true;
-    this.expected = false;
     this.onChange();
   }
 }

@@ -1,7 +1,7 @@
 /**
  * A small client for Tailrace. Copy it, sse.js, network.js and digest.js into your own page.
  *
- *   const tailrace = new Tailrace({ base: "https://agents.example/", token: async () => myToken() });
+ *   const tailrace = new Tailrace({ base: location.origin, token: async () => myToken() });
  *   await tailrace.generate("my-session", { prompt: "Hello" });
  *   await tailrace.follow("my-session", { follow: "session", onFrame: (frame) => show(frame.data) });
  *
@@ -82,6 +82,7 @@ export class Tailrace {
    * Hands over what happened in `session` and what happens next; resolves when there is no more to come.
    *
    * - `lastEventId`: begin after this event; else at `sinceTimestamp` (Unix seconds); else at the beginning.
+   * - `runId`: this run's events only.
    * - `follow`: "run" ends after the active run, "session" never, "none" after the history.
    * - `onFrame({event, id, seq, data})`: each event once, in order. `seq` is null for a word about the stream
    *   itself: after `stream.reset` whatever came before no longer counts; `stream.ready` opens a connection.
@@ -90,7 +91,8 @@ export class Tailrace {
    *   it is what its worker wrote. Not called in a page without HTTPS, where browsers refuse to hash.
    * - `signal`: an AbortSignal that ends it.
    *
-   * Rejects with a TailraceError when the server refuses: 401 (get a new token), 404 (no such session).
+   * Rejects with a TailraceError when the server refuses: 401 (get a new token), 404 (no such session); and
+   * with whatever one of these functions throws.
    */
   async follow(session, options = {}) {
     const following = new Following(this, session, options);
@@ -105,7 +107,8 @@ class Following {
   #client;
   #session;
   #options;
-  #signal;
+  #signal; // aborted by the caller's own, and by #thrown
+  #thrown = new AbortController(); // aborted when a function of the caller's throws: what, is the reason
   #lastId;
   #since;
   #lastSeq = 0;
@@ -119,10 +122,11 @@ class Following {
     this.#client = client;
     this.#session = session;
     this.#options = { follow: "run", onFrame() {}, onState() {}, ...options };
-    this.#signal = options.signal ?? new AbortController().signal;
+    this.#signal = AbortSignal.any([this.#thrown.signal, options.signal].filter(Boolean));
     this.#lastId = options.lastEventId ?? null;
     this.#since = options.sinceTimestamp ?? null;
-    if (options.onDigest && RunDigests.possible) this.digests = new RunDigests(options.onDigest);
+    const tell = (verdict) => this.#tell("onDigest", verdict);
+    if (options.onDigest && RunDigests.possible) this.digests = new RunDigests(tell);
   }
 
   async run() {
@@ -132,6 +136,7 @@ class Following {
       try {
         if (await this.#connect()) return;
       } catch (error) {
+        this.#thrown.signal.throwIfAborted();
         if (this.#signal.aborted) return;
         if (error instanceof TailraceError && !error.passing) throw error;
         if (error instanceof BrokenLog) throw error;
@@ -164,7 +169,7 @@ class Following {
       });
       if (response.status === 204) return true; // at the end, and nothing runs
       this.#connectedAt = performance.now();
-      this.#options.onState("live");
+      this.#tell("onState", "live");
       await this.#read(response.body, watchdog);
       return this.#ended();
     } finally {
@@ -210,7 +215,17 @@ class Following {
       this.#attempts = 0;
     }
     if (seq !== null) this.digests?.take(data, json);
-    this.#options.onFrame({ event, id, seq, data });
+    this.#tell("onFrame", { event, id, seq, data });
+  }
+
+  /** Calls a function of the caller's. What it throws is no cut connection: it ends all, and is the caller's to see. */
+  #tell(name, word) {
+    try {
+      this.#options[name](word);
+    } catch (error) {
+      this.#thrown.abort(error);
+      throw error;
+    }
   }
 
   /** Throws when an event is missing before `seq`: asking again from the last one brings it. */

@@ -95,6 +95,21 @@ test("a superseded attempt takes nothing of another run with it", () => {
   assert.deepEqual(state.items.map(({ text }) => text), ["Of r1."]);
 });
 
+test("of several runs the first that has not ended is the active one", () => {
+  const told = frames(
+    { event_type: "run_queued" },
+    { event_type: "agent_start" },
+    { event_type: "run_queued", run_id: "r2" },
+    { event_type: "run_queued", run_id: "r3" },
+    { event_type: "finish", run_id: "r2", status: "cancelled" },
+    { event_type: "finish", status: "cancelled" },
+    { event_type: "agent_start", run_id: "r3" },
+    { event_type: "finish", run_id: "r3", status: "success" },
+  );
+  const active = told.map((_, at) => all(told.slice(0, at + 1)).activeRun);
+  assert.deepEqual(active, ["r1", "r1", "r1", "r1", "r1", "r3", "r3", null]);
+});
+
 test("a failed run says why once, and nothing in it waits any longer", () => {
   const state = all(
     frames(

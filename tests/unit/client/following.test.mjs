@@ -21,6 +21,7 @@ async function served(answers, work) {
     if (answer.status) return response.writeHead(answer.status, answer.headers).end(answer.body);
     response.writeHead(200, { "Content-Type": "text/event-stream" });
     response.write(answer.text);
+    if (answer.held) return undefined; // the stream goes on, in silence
     return answer.cut ? setImmediate(() => response.destroy()) : response.end();
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
@@ -165,4 +166,44 @@ test("after a reset a run is judged by what comes then", () => {
   const whole = run("a", [1, 2, 3]);
   const text = whole.slice(0, 2).join("") + control("stream.reset") + whole.join("");
   return served([{ text: RETRY + text }], async (tailrace) => assert.deepEqual(await judged(tailrace), [["a", true]]));
+});
+
+for (const name of ["onFrame", "onState", "onDigest"]) {
+  test(`what ${name} throws reaches the caller at once, and nothing is asked for again`, () =>
+    served([{ text: RETRY + run("a", [1, 2, 3]).join(""), held: true }], async (tailrace, requests) => {
+      const mistake = new TailraceError(503, {}); // of the server's it would be borne
+      const told = [];
+      const mistaken = (word) => {
+        if (word === "connecting") return;
+        told.push(word);
+        throw mistake;
+      };
+      const signal = AbortSignal.timeout(5_000);
+      const following = tailrace.follow("s", { follow: "session", signal, [name]: mistaken });
+      await assert.rejects(following, (error) => error === mistake);
+      assert.ok(!signal.aborted);
+      assert.deepEqual([told.length, requests.length], [1, 1]);
+    }));
+}
+
+test("what onDigest throws ends the wait for the next connection, too", (t) => {
+  const text = "retry: 600000\n\n" + run("a", [1, 2, 3]).join("");
+  const mistake = new Error("not what its worker wrote");
+  const digest = crypto.subtle.digest.bind(crypto.subtle);
+  return served([{ text }], async (tailrace) => {
+    let sleep;
+    const asleep = new Promise((resolve) => (sleep = resolve));
+    t.mock.method(crypto.subtle, "digest", (...given) => asleep.then(() => digest(...given)));
+    const signal = AbortSignal.timeout(5_000);
+    const following = tailrace.follow("s", {
+      follow: "session",
+      signal,
+      onState: (state) => state === "offline" && sleep(),
+      onDigest: () => {
+        throw mistake;
+      },
+    });
+    await assert.rejects(following, (error) => error === mistake);
+    assert.ok(!signal.aborted);
+  });
 });
