@@ -173,7 +173,8 @@ def test_missing_library_names_the_extra(missing: str, extra: str, monkeypatch: 
     monkeypatch.setattr("tailrace.tokens.mint", refuse)
     result = tailrace("token", "--user", "alice", TAILRACE_JWT_SECRET=SECRET)
     assert result.exit_code == 1
-    assert result.stderr == f"tailrace: This needs {missing}: pip install '.[{extra}]' in Tailrace's checkout\n"
+    hint = f"pip install '.[{extra}]' in Tailrace's checkout"
+    assert result.stderr == f"tailrace: This needs {missing}: {hint}\n"
 
 
 def test_init_db_makes_the_indexes_and_may_be_repeated(settings: Settings) -> None:

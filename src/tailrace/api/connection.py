@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES = 64 * 1024  # of a request's line and headers, or trailers; the parser itself knows no end
 
+_TOO_LARGE = f"A request's head must fit into {MAX_HEAD_BYTES // 1024} KiB."
 _EXTENSION = "tailrace.take_over"  # of ASGI, in a request's scope
 
 
@@ -49,11 +50,14 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
         self._await_head()
         if self._unframed > MAX_HEAD_BYTES:
-            self._refuse(431, f"A request's head must fit into {MAX_HEAD_BYTES // 1024} KiB.")
+            self._refuse(431, _TOO_LARGE)
 
     def on_headers_complete(self) -> None:
-        """A head is whole."""
+        """A head is whole. Raises `ValueError` when it is too large, as one that came at once may be."""
         self._unframed = 0
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD_BYTES:
+            self._refuse(431, _TOO_LARGE)
+            raise ValueError(_TOO_LARGE)  # for the parser, which goes no further then
         super().on_headers_complete()
         extensions: dict[str, Any] = {_EXTENSION: partial(self._take_over, self.cycle)}
         self.scope["extensions"] = extensions
@@ -141,10 +145,17 @@ class Connection(HttpToolsProtocol):
         """Say what is wrong, where the app never saw a request, and close."""
         if self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        if self._is_next():
             self.transport.write(_problem(HTTPStatus(status), detail))
-        # else: it would be taken for a part of the answer that is being sent
+        # else: it would be taken for the answer to a request before, or for a part of it
         self.transport.close()
+
+    def _is_next(self) -> bool:
+        """Whether what comes now, a head or the rest of a request, is the first that waits for an answer."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return True
+        return cycle.more_body and not cycle.response_started and not self.pipeline
 
 
 def taker(scope: Scope) -> Callable[[], StreamConnection]:

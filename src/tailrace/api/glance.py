@@ -43,20 +43,22 @@ async def glance(services: Services, session_id: str, user: str, *, run_id: str 
 
 
 def _stages(session_id: str, user: str, run_id: str | None, *, archive: bool) -> list[dict[str, Any]]:
-    """The session with its run, both ends of its log, and its first segment, each in a list of at most one.
+    """The session with its run, both ends of its log, the newest event of a run that does not wait, and the
+    first segment, each in a list of at most one.
 
     In this order: with a run that has ended its `finish` is seen, and what has expired is in the archive.
     Each part names the session, by which a sharded cluster knows where it is.
     """
     own = {"session_id": session_id}
     run = {**own, "active": True} if run_id is None else {**own, "_id": run_id}
-    newest = {"_id": 0, "seq": 1, "timestamp": 1, "event_type": 1, "run_id": 1}
+    worked = {**own, "event_type": {"$ne": "run_queued"}}
     archived = [_part("archived", "segments", own, {"first": 1}, sort={"last": ASCENDING})] if archive else []
     return [
         {"$match": {"_id": session_id, "owner": user}},
         {"$project": {"last_seq": 1}},
         _part("run", "runs", run, {"finished_at": 1, "last_seq": 1}),
-        _part("newest", "events", own, newest, sort={"seq": DESCENDING}),
+        _part("newest", "events", own, {"_id": 0, "seq": 1, "timestamp": 1}, sort={"seq": DESCENDING}),
+        _part("worked", "events", worked, {"event_type": 1, "run_id": 1}, sort={"seq": DESCENDING}),
         _part("oldest", "events", own, {"_id": 0, "seq": 1}, sort={"seq": ASCENDING}),
         *archived,
     ]
@@ -71,13 +73,14 @@ def _part(
 
 
 def _seen(found: Mapping[str, Any]) -> Glance:
-    run, newest, oldest, archived = (
-        (found.get(name) or [{}])[0] for name in ("run", "newest", "oldest", "archived")
+    run, newest, worked, oldest, archived = (
+        (found.get(name) or [{}])[0] for name in ("run", "newest", "worked", "oldest", "archived")
     )
     last = newest.get("seq", found.get("last_seq", 0))  # when the events have expired, the session knows
     first = oldest.get("seq", last + 1)
-    # The `finish` is written a moment before the run is marked as ended.
-    finished = newest.get("event_type") == "finish" and newest["run_id"] == run.get("_id")
+    # The `finish` is written a moment before the run is marked as ended. Until then nothing stands behind it
+    # but what other runs say that begin to wait.
+    finished = worked.get("event_type") == "finish" and worked["run_id"] == run.get("_id")
     return Glance(
         bounds=Bounds(min(first, archived.get("first", first)), last),
         newest_at=newest.get("timestamp"),

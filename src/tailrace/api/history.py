@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, TypeVar
 
 import msgspec
 from litestar import MediaType, Response, Router, get
@@ -62,9 +63,12 @@ AfterEvent = Annotated[
     ),
 ]
 
-PAGE_BYTES = 4 * 1024 * 1024  # of a page of events; the read that reaches it is the page's last
-READ_EVENTS = 100  # events of one read of a page; bounds what a read can hold to 25 MB
+PAGE_BYTES = 4 * 1024 * 1024  # of a page; the read of events, or the item else, that reaches it is the last
+READ_EVENTS = READ_MESSAGES = 100  # of one read of a page; bounds what a read can hold to 25 MB
+READ_RUNS = 5  # the same, of what has a whole prompt
 
+T = TypeVar("T", bound=msgspec.Struct)
+Read = Callable[[float, int], Awaitable[Sequence[T]]]  # the items behind a time, so many at most
 _SEQ = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
 
 
@@ -101,6 +105,8 @@ class _EncodedPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _EVENTS = ResponseSpec(EventPage, description="A page of events", generate_examples=False)
+_MESSAGES = ResponseSpec(MessagePage, description="A page of messages", generate_examples=False)
+_RUNS = ResponseSpec(RunPage, description="A page of runs", generate_examples=False)
 
 
 @get("/events", responses={200: _EVENTS, **documented(404, 410)})
@@ -138,12 +144,12 @@ async def _encoded(log: EventLog, session_id: str, *, after: int, limit: int) ->
 async def _position(log: EventLog, session_id: str, after: str) -> int:
     """The `seq` to read after.
 
-    Raises `CursorError` with reason `malformed`, `other_session`, `future` or `expired`.
+    Raises `CursorError` with reason `malformed`, `other_session`, `unknown` or `expired`.
     """
     seq = int(after) if _SEQ.fullmatch(after) else seq_of(after, session_id)
     bounds = await log.bounds(session_id)
     if seq > bounds.last:
-        raise CursorError("future", f"The log ends at {bounds.last}; {seq} is beyond it.")
+        raise CursorError("unknown", f"The log ends at {bounds.last}; {seq} is beyond it.")
     if seq + 1 < bounds.first and after != "0":
         raise CursorError(
             "expired", f"The events after {seq} have expired; the first that is kept is {bounds.first}."
@@ -151,33 +157,81 @@ async def _position(log: EventLog, session_id: str, after: str) -> int:
     return seq
 
 
-@get("/messages", responses=documented(404))
+@get("/messages", responses={200: _MESSAGES, **documented(404)})
 async def messages(
     session: NamedDependency[Session],
     services: NamedDependency[Services],
     after: After = None,
     limit: Limit = None,
-) -> MessagePage:
-    """A page of the session's messages, oldest first."""
+) -> Response[bytes]:
+    """A page of the session's messages, oldest first; a short one when they are large."""
     count = page_limit(limit)
     start = -math.inf if after is None else decimal(after, name="after")
-    found = await services.messages.page(session.session_id, after=start, limit=count)
-    return MessagePage(messages=found, next=found[-1].timestamp if len(found) == count else None)
+
+    async def read(after: float, limit: int) -> list[Message]:
+        return await services.messages.page(session.session_id, after=after, limit=limit)
+
+    async with services.live.history.of(session.owner):
+        shown, last = await _filled(read, lambda item: item.timestamp, start, count, at_once=READ_MESSAGES)
+    return _page(messages=shown, next=last)
 
 
-@get("/runs", responses=documented(404))
+@get("/runs", responses={200: _RUNS, **documented(404)})
 async def runs(
     session: NamedDependency[Session],
     services: NamedDependency[Services],
     before: Before = None,
     limit: Limit = None,
-) -> RunPage:
-    """A page of the session's runs, newest first."""
+) -> Response[bytes]:
+    """A page of the session's runs, newest first; a short one when their prompts are large."""
     count = page_limit(limit)
     start = math.inf if before is None else decimal(before, name="before")
-    found = await services.runs.page(session.session_id, before=start, limit=count)
-    linked = [LinkedRun.of(run, services.settings) for run in found]
-    return RunPage(runs=linked, next=found[-1].created_at if len(found) == count else None)
+
+    async def read(before: float, limit: int) -> list[LinkedRun]:
+        found = await services.runs.page(session.session_id, before=before, limit=limit)
+        return [LinkedRun.of(run, services.settings) for run in found]
+
+    async with services.live.history.of(session.owner):
+        shown, last = await _filled(read, lambda item: item.created_at, start, count, at_once=READ_RUNS)
+    return _page(runs=shown, next=last)
+
+
+async def _filled(
+    read: Read[T], time_of: Callable[[T], float], start: float, limit: int, *, at_once: int
+) -> tuple[list[msgspec.Raw], float | None]:
+    """Up to `limit` items as JSON, fewer when they are large, and where the next page begins if there is one.
+
+    A page that is cut short has all items of its last one's time: the next page would pass them over.
+    """
+    encoded: list[msgspec.Raw] = []
+    size, ended = 0, False
+    while len(encoded) < limit and size < PAGE_BYTES and not ended:
+        found, ended = await _some(read, time_of, start, limit - len(encoded), at_once=at_once)
+        for item in found:
+            if size >= PAGE_BYTES and time_of(item) != start:
+                return encoded, start
+            encoded.append(msgspec.Raw(msgspec.json.encode(item)))
+            size += len(encoded[-1])
+            start = time_of(item)
+    return encoded, None if ended else start
+
+
+async def _some(
+    read: Read[T], time_of: Callable[[T], float], start: float, room: int, *, at_once: int
+) -> tuple[Sequence[T], bool]:
+    """The next items, and whether they are the last. Where there is room, all or none of the same time."""
+    asked = min(at_once, room)
+    while True:
+        found = await read(start, asked)
+        if len(found) < asked or asked == room:
+            return found, len(found) < asked
+        if whole := [item for item in found if time_of(item) != time_of(found[-1])]:
+            return whole, False
+        asked = min(2 * asked, room)
+
+
+def _page(**members: list[msgspec.Raw] | float | None) -> Response[bytes]:
+    return Response(msgspec.json.encode(members), media_type=MediaType.JSON)
 
 
 @get("/runs/{run_id:str}", responses=documented(404))

@@ -17,7 +17,6 @@ from tailrace.errors import (
     ArchiveUnavailable,
     CursorError,
     DocumentDamaged,
-    EnqueueFailed,
     IdempotencyConflict,
     LimitReached,
     MigrationNeeded,
@@ -138,9 +137,13 @@ def _(error: ValidationException) -> _Answer:
 
 def _field(entry: dict[str, Any]) -> FieldProblem:
     source = entry.get("source")
+    key, message = str(entry.get("key", "body")), str(entry.get("message", "is not valid"))
+    if source == "body" and key == "data":  # the handler's name for all of it
+        key = "body"
+        message = "is missing: give a JSON object with a prompt" if message == "'data'" else message
     return FieldProblem(
-        field=str(entry.get("key", "body"))[:MAX_SHOWN],
-        message=str(entry.get("message", "is not valid"))[:MAX_SHOWN],
+        field=key[:MAX_SHOWN],
+        message=message[:MAX_SHOWN],
         source=None if source is None else str(getattr(source, "value", source)),
     )
 
@@ -205,11 +208,6 @@ def _(error: CursorError) -> _Answer:
 @_answer.register
 def _(error: MigrationNeeded) -> _Answer:
     return _away("The database is not ready. Try again soon.")
-
-
-@_answer.register
-def _(error: EnqueueFailed) -> _Answer:
-    return _away("The job queue does not answer. Try again soon.")
 
 
 @_answer.register

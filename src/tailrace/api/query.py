@@ -16,6 +16,7 @@ DECIMAL_PATTERN = r"^[0-9]{1,12}(\.[0-9]{1,9})?$"  # for OpenAPI; Unix seconds u
 MAX_LIMIT = 1_000  # items of one page
 DEFAULT_LIMIT = 100
 
+_SINGLE_HEADERS = ("Last-Event-ID", "Idempotency-Key")
 _DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?", re.ASCII)
 _WHOLE = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 
@@ -50,15 +51,19 @@ def page_limit(text: str | None) -> int:
 
 
 async def each_once(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """Guard: refuse a query that names a parameter twice: one reader would take the first, one the last.
+    """Guard: refuse a query that names a parameter twice: one reader would take the first, one the last. So
+    for a header that says two things.
 
-    Raises `ValidationException` (400) that names the parameter.
+    Raises `ValidationException` (400) that names the parameter or header.
     """
     counted = Counter(name for name, _ in connection.query_params.multi_items())
     for name, times in counted.items():
         if times > 1:
             raise _refused(name, "must be given once")
+    for name in _SINGLE_HEADERS:
+        if len(set(connection.headers.getall(name, []))) > 1:
+            raise _refused(name, "must be given once", source="header")
 
 
-def _refused(name: str, why: str) -> ValidationException:
-    return ValidationException(extra=[{"key": name[:80], "message": why, "source": "query"}])
+def _refused(name: str, why: str, *, source: str = "query") -> ValidationException:
+    return ValidationException(extra=[{"key": name[:80], "message": why, "source": source}])

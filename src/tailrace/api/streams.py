@@ -56,7 +56,8 @@ async def generate(  # noqa: PLR0917 - Litestar passes them by name
     With `Prefer: respond-async` the answer is 202 and the run's address at once.
     """
     key = idempotency_key or None
-    if "respond-async" in (prefer or "").lower():
+    # `prefer` is for OpenAPI: it is one line, and there may be several (RFC 7240, section 2).
+    if "respond-async" in ",".join(request.headers.getall("prefer", [])).lower():
         run = await start_run(services, request.user, session_id, data, idempotency_key=key)
         return _accepted(run)
     # Before the run is stored: who is told to come back later must not have started one.
@@ -85,7 +86,7 @@ async def stream_continue(  # noqa: PLR0917 - Litestar passes them by name
     last_event_header: Annotated[str | None, HeaderParameter(name="Last-Event-ID")] = None,
     last_event_id: Annotated[str | None, QueryParameter(name="last_event_id")] = None,
     since_timestamp: Annotated[
-        str | None, QueryParameter(name="since_timestamp", pattern=DECIMAL_PATTERN)
+        str | None, QueryParameter(name="since_timestamp", schema_extra={"pattern": DECIMAL_PATTERN})
     ] = None,
     run_id: Annotated[str | None, QueryParameter(name="run_id")] = None,
     follow: Annotated[Follow, QueryParameter(name="follow")] = "run",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from bson import Timestamp
 
@@ -21,6 +23,8 @@ __all__ = ["ArchivedLog"]
 
 KEPT_BYTES = 32 * 1024 * 1024  # of unpacked segments, for the replays that are under way
 LOADS = 2  # segments at once
+WAIT_SECONDS = 3.0  # for one of them: who reads history holds one of few turns, others need no archive
+AWAY_SECONDS = 1.0  # between those who wait while a store hangs; the others are told at once
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +43,8 @@ class ArchivedLog(EventLog):
         self._segments = Segments(database)
         self._kept: OrderedDict[str, Lines] = OrderedDict()  # the one that was used last is the last
         self._loads = asyncio.Semaphore(LOADS)
+        self._hangs = False  # somebody waited in vain, and nothing was loaded since
+        self._wait_again = 0.0  # time.monotonic()
 
     async def read(
         self, session_id: str, *, after: int, limit: int, at: Timestamp | None = None
@@ -101,11 +107,30 @@ class ArchivedLog(EventLog):
         """The segment's lines; None when they are lost."""
         lines = self._kept.get(segment.key)
         if lines is None:
-            async with self._loads:  # whoever waits for the same segment finds it then
+            async with self._load():  # whoever waits for the same segment finds it then
                 lines = self._kept.get(segment.key) or await self._loaded(segment)
         if lines is not None:
             self._keep(segment.key, lines)
         return lines
+
+    @asynccontextmanager
+    async def _load(self) -> AsyncIterator[None]:
+        """One of the loads at once, after a bounded wait. Raises `ArchiveUnavailable` when they hang."""
+        if self._hangs and self._loads.locked():
+            if time.monotonic() < self._wait_again:
+                raise ArchiveUnavailable
+            self._wait_again = time.monotonic() + AWAY_SECONDS
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await self._loads.acquire()
+        except TimeoutError:
+            self._hangs, self._wait_again = True, time.monotonic() + AWAY_SECONDS
+            raise ArchiveUnavailable from None
+        try:
+            yield
+            self._hangs = False
+        finally:
+            self._loads.release()
 
     def _keep(self, key: str, lines: Lines) -> None:
         self._kept[key] = lines

@@ -41,7 +41,9 @@ class ObjectStore:
         needed = ["fsspec", *(["s3fs"] if settings.archive_url.startswith("s3:") else [])]
         if missing := [name for name in needed if find_spec(name) is None]:
             names = ", ".join(missing)
-            raise SettingError(f"TAILRACE_ARCHIVE_URL needs {names}: pip install '.[archive]' in Tailrace's checkout.")
+            raise SettingError(
+                f"TAILRACE_ARCHIVE_URL needs {names}: pip install '.[archive]' in Tailrace's checkout."
+            )
         return cls(settings.archive_url)
 
     async def write(self, key: str, content: bytes) -> None:

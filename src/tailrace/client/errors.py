@@ -126,7 +126,7 @@ async def problem_of(response: httpx.Response) -> Problem:
     status = response.status_code
     try:
         told = msgspec.json.decode(bytes(body), type=dict[str, object])
-    except msgspec.DecodeError:  # not ours: a proxy's page, say
+    except (msgspec.DecodeError, UnicodeDecodeError):  # not ours: a proxy's page, say
         told = {}
     kind = _BY_STATUS.get(status, ServerError if status >= 500 else Problem)
     return kind(

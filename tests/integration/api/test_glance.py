@@ -62,6 +62,15 @@ async def begun(database: Database, run: Run, *, deltas: int = 1) -> Run:
     return run
 
 
+async def queued(database: Database) -> Run:
+    """A run that waits for the active one, and has said so."""
+    run = a_run(state="waiting", active=False)
+    await Runs(database).create(run)
+    writer = writer_for(database, EventLog(database, retention_seconds=3600), run)
+    await writer.append([Draft(event_type="run_queued", data={"agent": "default"})])
+    return run
+
+
 async def end(database: Database, run: Run) -> None:
     writer = writer_for(database, EventLog(database, retention_seconds=3600), run)
     await write_end(database, writer, run, Outcome(status="success"))
@@ -99,6 +108,33 @@ async def test_a_run_whose_finish_stands_has_ended_though_it_is_not_marked_so(
     )
     expected = Glance(bounds=Bounds(1, 3), running=None, finish_seq=None, newest_at=None)
     assert await seen(services) == await seen(services, run.run_id) == expected
+
+
+@pytest.mark.parametrize("by_id", [False, True])
+async def test_a_run_whose_finish_stands_has_ended_though_others_were_queued_behind_it(
+    services: Services, database: Database, by_id: bool
+) -> None:
+    run = await begun(database, a_run())
+    await end(database, run)
+    await database["runs"].update_one(
+        {"_id": run.run_id, "session_id": "s1"},
+        {"$set": {"active": True, "state": "running", "finished_at": None, "last_seq": None}},
+    )
+    for _ in range(2):
+        await queued(database)
+    found = await seen(services, run.run_id if by_id else None)
+    assert found == Glance(bounds=Bounds(1, 5), running=None, finish_seq=None, newest_at=None)
+
+
+async def test_a_run_goes_on_though_others_were_queued_behind_its_newest_event(
+    services: Services, database: Database
+) -> None:
+    run = await begun(database, a_run())
+    await end(database, run)
+    run = await begun(database, a_run())
+    waiting = await queued(database)
+    assert (await seen(services)).running == run.run_id
+    assert (await seen(services, waiting.run_id)).running == waiting.run_id
 
 
 async def test_what_has_expired_is_behind_the_beginning(services: Services, database: Database) -> None:
@@ -149,10 +185,8 @@ async def test_it_is_one_query_which_reads_one_document_of_each(
     async with profiled(database, "s1") as commands:
         assert (await seen(services, run.run_id if by_id else None)).bounds == Bounds(1, 300)
     (asked,) = commands
-    assert (asked["command"]["aggregate"], asked["docsExamined"]) == (
-        "sessions",
-        3,
-    )  # the oldest is in the index
+    # The oldest is in the index.
+    assert (asked["command"]["aggregate"], asked["docsExamined"]) == ("sessions", 4)
 
 
 async def test_who_reads_from_now_on_costs_no_second_query(

@@ -115,8 +115,8 @@ async def test_nothing_is_after_the_last_event(api: Api, bearer: Bearer, append:
 @pytest.mark.parametrize(
     ("after", "reason"),
     [
-        ("s1:4", "future"),
-        ("4", "future"),
+        ("s1:4", "unknown"),
+        ("4", "unknown"),
         ("s2:1", "other_session"),
         ("s1:-1", "malformed"),
         ("s1:0", "malformed"),

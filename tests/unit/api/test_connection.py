@@ -16,6 +16,7 @@ from tailrace.api.connection import MAX_HEAD_BYTES, connection_with
 from tailrace.api.problems import MEDIA_TYPE
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n"
+LARGE = b"A" * MAX_HEAD_BYTES + b": b\r\n"  # a header
 
 
 @pytest.fixture
@@ -26,12 +27,17 @@ def patience() -> float:
 
 @pytest.fixture
 async def port(patience: float) -> AsyncIterator[int]:
-    """Where an app listens that begins an answer, and ends it when the client has left or has sent all."""
+    """Where an app listens that begins an answer, and ends it when the client has sent all; at `/wait`, when
+    he has left. At `/slow` it does not begin before the test is over.
+    """
+    over = asyncio.Event()
 
     async def app(scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
         if scope["path"] != "/wait":
             while (await receive()).get("more_body"):
                 pass
+        if scope["path"] == "/slow":
+            await over.wait()
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"begun ", "more_body": True})
         if scope["path"] == "/wait":
@@ -46,6 +52,7 @@ async def port(patience: float) -> AsyncIterator[int]:
     make = lambda: kind(config=config, server_state=state, app_state={})  # noqa: E731
     server = await asyncio.get_running_loop().create_server(make, "127.0.0.1")
     yield server.sockets[0].getsockname()[1]
+    over.set()
     server.close()
     for connection in tuple(state.connections):
         connection.cut()  # type: ignore[union-attr]
@@ -126,3 +133,48 @@ async def test_nonsense_behind_a_request_adds_nothing_to_its_answer(port: int) -
         rest = await reader.read()
     writer.close()
     assert b"HTTP/1.1" not in rest
+
+
+@pytest.mark.parametrize(
+    "behind", [b"nonsense\r\n\r\n", GET + b"\r\n\0nonsense\r\n\r\n", GET + LARGE + b"\r\n"]
+)
+async def test_what_is_wrong_behind_a_request_in_flight_is_not_its_answer(port: int, behind: bytes) -> None:
+    answer = await exchange(
+        port, [GET.replace(b"/ ", b"/slow ") + b"\r\n" + behind], half_close=False, within=20
+    )
+    assert (answer.status, answer.ended) == (0, True)
+
+
+async def test_what_is_wrong_behind_an_answer_is_answered(port: int) -> None:
+    reader, writer = await opened(port)
+    writer.write(GET + b"\r\n")
+    async with asyncio.timeout(20):
+        await reader.readuntil(b"ended\r\n0\r\n\r\n")
+        writer.write(b"nonsense\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+    writer.close()
+
+
+async def test_a_body_that_is_no_http_is_a_problem_of_its_request(port: int) -> None:
+    head = b"POST /slow HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = await exchange(port, [head + b"nonsense\r\n"], half_close=False, within=20)
+    assert (answer.status, answer.headers["content-type"]) == (400, MEDIA_TYPE)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        GET + LARGE,
+        GET + b"A: b\r\n" * (MAX_HEAD_BYTES // 6),
+        b"GET /" + b"a" * MAX_HEAD_BYTES + b" HTTP/1.1\r\nHost: a\r\n",
+    ],
+    ids=["a header", "many headers", "a path"],
+)
+async def test_a_large_head_that_comes_in_one_piece_is_told_so_too(port: int, head: bytes) -> None:
+    answer = await exchange(port, [head + b"\r\n"], half_close=False, within=20)
+    assert (answer.status, answer.headers["content-type"]) == (431, MEDIA_TYPE)
+
+
+async def test_a_head_may_be_nearly_as_large(port: int) -> None:
+    answer = await exchange(port, [GET + LARGE[1_000:] + b"\r\n"], half_close=False, within=20)
+    assert answer.status == 200

@@ -27,7 +27,6 @@ from tailrace.api.query import each_once
 from tailrace.errors import (
     CursorError,
     DocumentDamaged,
-    EnqueueFailed,
     NotYours,
     RunConflict,
     SettingError,
@@ -80,7 +79,6 @@ async def api() -> AsyncIterator[httpx.AsyncClient]:
         (RunConflict(), 409, {}),
         (CursorError("malformed", "no"), 400, {"reason": "malformed"}),
         (CursorError("expired", "gone"), 410, {"reason": "expired"}),
-        (EnqueueFailed("redis://secret@host"), 503, {}),
         (AutoReconnect("host:27017"), 503, {}),
         (NetworkTimeout("host:27017"), 503, {}),
         (NotPrimaryError("host:27017"), 503, {}),
