@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
+import msgspec
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.ai import add_ai_message_chunks
 
@@ -13,9 +14,19 @@ from tailrace.events import Draft
 from tailrace.messages import Message
 from tailrace_worker.envelope import MessageEnvelope
 
-__all__ = ["Assistant", "Output"]
+__all__ = ["Assistant", "Call", "Output", "Said", "said_by"]
 
 Output: TypeAlias = Draft | Message
+Said: TypeAlias = tuple[str, list[dict[str, Any]]]  # the text and the tool calls of a message
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A tool call that a message asked for."""
+
+    asked_by: str  # Tailrace's id of the message
+    name: str
+    args: Any
+    inner: bool  # asked for inside another tool
 
 
 class Assistant:
@@ -34,15 +45,29 @@ class Assistant:
         self._began = False
         self._blocks: dict[Any, int] = {}  # the provider's block index -> ours, 0, 1, 2 …
         self._open_calls: dict[Any, tuple[str, str]] = {}  # the provider's call index -> id, name
+        self._call = ("", "")  # the one that began last
         self._chunks: list[AIMessageChunk] = []
         self._whole: AIMessage | None = None
         self.usage: dict[str, Any] | None = None
         self.tool_calls: list[dict[str, Any]] = []  # known once complete; arguments that are no JSON as text
 
     @property
-    def message_id(self) -> str:
-        """Tailrace's id of the message."""
-        return self._envelope.message_id
+    def place(self) -> str | None:
+        """Where in the graph it is said."""
+        return self._envelope.place
+
+    @property
+    def said(self) -> Said:
+        """What it said, once complete."""
+        return "".join(self._text), self.tool_calls
+
+    @property
+    def calls(self) -> dict[str, Call]:
+        """The tool calls by their ids, once complete."""
+        message_id = self._envelope.message_id
+        return {
+            call["id"]: Call(message_id, call["name"], call["args"], self.inner) for call in self.tool_calls
+        }
 
     @staticmethod
     def is_last(message: AIMessage) -> bool:
@@ -75,7 +100,7 @@ class Assistant:
             self.tool_calls = _calls_of(whole)
         kept = self._envelope.run.message(
             role="assistant",
-            message_id=self.message_id,
+            message_id=self._envelope.message_id,
             observation_id=self._envelope.observation_id,
             content="".join(self._text),
             content_parts=_other_parts(whole),
@@ -117,15 +142,22 @@ class Assistant:
     def _args(self, call: Mapping[str, Any]) -> Iterator[Output]:
         """The first chunk of a call names it; the following ones have only its index, or not even that."""
         index = call.get("index")
-        if call.get("id") and (index is None or index not in self._open_calls):
-            key = index if index is not None else ("call", call["id"])
-            self._open_calls[key] = (call["id"], call.get("name") or "")
-        else:
-            key = index if index in self._open_calls else next(reversed(self._open_calls), None)
-        call_id, name = self._open_calls.get(key, ("", call.get("name") or ""))
+        call_id, name = self._open_calls.get(index, self._call)
+        if call.get("id"):
+            call_id, name = call["id"], call.get("name") or name
+            self._call = self._open_calls[index] = (call_id, name)
         if call.get("args") or call.get("name"):
-            data = {"tool_call_id": call_id, "name": name, "delta": call.get("args") or ""}
+            data = {
+                "tool_call_id": call_id,
+                "name": name or call.get("name") or "",
+                "delta": call.get("args") or "",
+            }
             yield self._envelope.draft("tool_args_delta", data)
+
+
+def said_by(message: AIMessage) -> Said:
+    """What `message` says, whatever its id."""
+    return message.text, _calls_of(message)
 
 
 def _calls_of(message: AIMessage) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
@@ -25,29 +26,21 @@ def to_langchain(messages: Sequence[Message]) -> list[BaseMessage]:
 
     A cut at the front or a run that ended too early leaves tool calls without results and results without
     calls; providers answer both with an error. The former get a result that says so, the latter are left out,
-    and what comes before the first user message is too.
+    and what comes before the first user message is too. Nor may anything stand between a call and its result,
+    as what another branch of the agent said meanwhile does.
     """
     given: list[BaseMessage] = []
-    waiting: dict[str, str] = {}  # tool call id -> tool's name
-    for message in messages:
-        if message.role == "tool":
-            if message.tool_call_id in waiting:
-                waiting.pop(message.tool_call_id)
-                given.append(_tool(message))
-            continue
-        given += _unanswered(waiting)
-        waiting = {}
+    for nth, message in enumerate(messages):
         if message.role == "assistant":
             calls = [
                 call for call in message.tool_calls if isinstance(call.get("args"), dict) and call.get("id")
             ]
-            waiting = {call["id"]: call["name"] for call in calls}
             if calls or message.content or message.content_parts:
                 given.append(_assistant(message, calls))
-        else:
+            given += [_result(call, message, messages[nth + 1 :]) for call in calls]
+        elif message.role != "tool":
             kind = HumanMessage if message.role == "user" else SystemMessage
             given.append(kind(content_of(message.content, message.content_parts), id=message.message_id))
-    given += _unanswered(waiting)
     first = next((nth for nth, message in enumerate(given) if isinstance(message, HumanMessage)), len(given))
     return given[first:]
 
@@ -61,17 +54,20 @@ def _assistant(message: Message, calls: list[dict[str, Any]]) -> AIMessage:
     )
 
 
-def _tool(message: Message) -> ToolMessage:
+def _result(call: dict[str, Any], asked_by: Message, later: Sequence[Message]) -> ToolMessage:
+    for message in takewhile(lambda message: message.role != "user", later):
+        if message.role == "tool" and message.tool_call_id == call["id"]:
+            return ToolMessage(
+                content_of(message.content, message.content_parts),
+                id=message.message_id,
+                tool_call_id=call["id"],
+                name=message.name,
+                status="success" if message.status == "complete" else "error",
+            )
     return ToolMessage(
-        content_of(message.content, message.content_parts),
-        id=message.message_id,
-        tool_call_id=message.tool_call_id or "",
-        name=message.name,
+        "The run ended before this tool did.",
+        id=f"{asked_by.message_id}-{call['id']}",  # one that is known: an agent may tell it again
+        tool_call_id=call["id"],
+        name=call["name"],
+        status="error",
     )
-
-
-def _unanswered(waiting: dict[str, str]) -> list[ToolMessage]:
-    return [
-        ToolMessage("The run ended before this tool did.", tool_call_id=call_id, name=name, status="error")
-        for call_id, name in waiting.items()
-    ]

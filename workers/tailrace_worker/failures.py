@@ -102,4 +102,5 @@ def _named(error: BaseException) -> str:
 
 
 def _brief(text: str) -> str:
+    text = text.encode(errors="replace").decode()  # half of a surrogate pair, which BSON does not hold
     return text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + "…"

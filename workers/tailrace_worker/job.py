@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, aclosing, closing, nullcontext
 from typing import Any
 
 from langchain_core.messages import BaseMessage, HumanMessage
+from langgraph.pregel.protocol import PregelProtocol
 from redis.asyncio import Redis
 
 from tailrace.ending import Outcome, close_document, message_writer_for, timed_out, write_end, writer_for
@@ -31,7 +32,7 @@ from tailrace.recovery import Recovery
 from tailrace.runs import Run, Runs
 from tailrace.settings import Settings
 from tailrace.writer import Writer
-from tailrace_worker.agents import AgentContext, build_agent, build_model
+from tailrace_worker.agents import Agent, AgentContext, build_agent, build_model
 from tailrace_worker.ancestry import Ancestry
 from tailrace_worker.conversation import content_of, to_langchain
 from tailrace_worker.emitter import Emitter
@@ -63,7 +64,9 @@ def perform(session_id: str, run_id: str) -> None:
 
 
 def _die() -> None:
-    """End a process whose agent does not end; its worker sees it, and brings the run on."""
+    """End a process whose agent does not end, with what it started; its worker brings the run on."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)  # a horse leads its group
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -208,7 +211,7 @@ class _Performance:
 
     async def _outcome(self, emitter: Emitter) -> Outcome:
         messages = message_writer_for(self._database, self._run, behind=self._taken.newest)
-        recorder = Recorder(emitter, messages, self._envelope)
+        recorder = Recorder(emitter, messages, self._envelope, ends=self._hold.disarm)
         await recorder.begin(self._run, model=self._run.model or self._settings.model)
         outcome = await self._guarded(recorder)
         partial = "complete" if outcome.status == "success" else outcome.status
@@ -244,7 +247,9 @@ class _Performance:
 
     async def _iterate(self, recorder: Recorder, earlier: list[BaseMessage]) -> None:
         self._translator = Translator(
-            self._envelope, known_ids=frozenset(message.id for message in earlier if message.id)
+            self._envelope,
+            ancestry=self._ancestry,
+            known_ids=frozenset(message.id for message in earlier if message.id),
         )
         prompt = HumanMessage(content_of(self._run.prompt, self._run.content_parts), id=prompt_id(self._run))
         async with aclosing(await self._stream([*earlier, prompt])) as stream:
@@ -262,28 +267,29 @@ class _Performance:
             database=self._database,
             model=build_model(self._settings, self._run.model),
         )
-        agent = await build_agent(context)
-        return _closable(
-            agent.astream(
-                {"messages": messages}, stream_mode=["messages", "updates", "custom"], config=self._config()
-            )
-        )
+        return _items(await build_agent(context), {"messages": messages}, self._config())
 
     def _config(self) -> dict[str, Any]:
         return {
             "run_name": self._run.agent,
             "callbacks": [self._ancestry, *self._trace.callbacks],
             "metadata": {"session_id": self._run.session_id},
-            # A graph with a checkpointer starts afresh in each run: the earlier messages come from Tailrace.
-            "configurable": {"thread_id": self._run.run_id},
+            # A graph with a checkpointer starts afresh in each attempt: Tailrace gives the earlier messages.
+            "configurable": {"thread_id": f"{self._run.run_id}-{self._run.attempt}"},
         }
 
 
-async def _closable(stream: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """`stream` as a generator that can be closed, whatever an agent returned."""
+async def _items(
+    agent: Agent, given: dict[str, Any], config: dict[str, Any]
+) -> AsyncIterator[tuple[str, Any]]:
+    """What the agent streams, as a generator that can be closed, whatever the agent is."""
+    # Only a graph has graphs within it, whose items come with their place before the mode.
+    within: dict[str, Any] = {"subgraphs": True} if isinstance(agent, PregelProtocol) else {}
+    modes = ["messages", "updates", "custom"]
+    stream: Any = agent.astream(given, stream_mode=modes, config=config, **within)
     try:
-        async for item in stream:
-            yield item
+        async for *_, mode, payload in stream:
+            yield mode, payload
     finally:
         if (close := getattr(stream, "aclose", None)) is not None:
             await close()

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from tailrace.leases import BEAT_SECONDS, CANCEL_GRACE_SECONDS, Leases
@@ -60,17 +60,27 @@ class _Keeper:
         self._asked: Future[Run | None] | None = None  # the agent's loop, which has not answered yet
         self._told: float | None = None  # time.monotonic() when its end was first known to be wanted
         self._ending: Future[None] = Future()
+        self._ended = asyncio.Event()  # set in the agent's loop
         # The horse ends without waiting for it.
         self.thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
     async def end(self) -> None:
         """Return when the thread has ended."""
         self._ending.set_result(None)
-        await asyncio.to_thread(self.thread.join)
+        # It says so itself: a thread that waits for it may not be had, where an agent's tools have them all.
+        await self._ended.wait()
+        self.thread.join()  # it has nothing more to do
         if self._asked is not None:
             self._asked.cancel()
 
     def _keep(self) -> None:
+        try:
+            self._beat_until_ending()
+        finally:
+            with suppress(RuntimeError):  # the loop is closed, for nobody waited
+                self._agents_loop.call_soon_threadsafe(self._ended.set)
+
+    def _beat_until_ending(self) -> None:
         # A short run does not see the first beat.
         while not wait([self._ending], BEAT_SECONDS).done:
             try:

@@ -31,7 +31,8 @@ const STEPS = {
   tool_args_delta: (state, data) =>
     withTool(state, data, (tool) => ({ ...tool, args: tool.args + (data.delta ?? "") })),
   tool_start: (state, data) => withTool(state, data, (tool) => ({ ...tool, input: data.input, status: "running" })),
-  tool_progress: (state, data) => withTool(state, data, (tool) => ({ ...tool, progress: data.progress })),
+  tool_progress: (state, data) => // one of several tools, and it does not say which
+    data.tool_call_id ? withTool(state, data, (tool) => ({ ...tool, progress: data.progress })) : state,
   tool_end: (state, data) =>
     withTool(state, data, (tool) => ({ ...tool, output: data.output, status: data.status ?? "success" })),
   run_error: (state, data) =>

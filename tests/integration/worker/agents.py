@@ -12,6 +12,7 @@ from langchain.agents import create_agent
 from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
 from langgraph.config import get_stream_writer
+from langgraph.graph import START, MessagesState, StateGraph
 from pymongo import MongoClient
 
 from tailrace.runs import LEASE_SECONDS
@@ -55,6 +56,7 @@ def raising(context: AgentContext) -> Agent:
         "interrupt": KeyboardInterrupt(),
         "timeout": TimeoutError("mine"),
         "no str": _Unprintable(),
+        "surrogate": ValueError("bad \ud800"),
     }
     return Scripted(error=errors[context.run.prompt])
 
@@ -132,6 +134,26 @@ class Witness:
 def witness(context: AgentContext) -> Agent:
     """Looks at the log when its tool would run."""
     return Witness(context)
+
+
+def team(context: AgentContext) -> Agent:
+    """An agent in a graph, which streams as the graph does."""
+    graph = StateGraph(MessagesState)
+    graph.add_node("member", create_agent(context.model, []))
+    graph.add_edge(START, "member")
+    return graph.compile()
+
+
+class Threads:
+    """Reports under which thread a checkpointer would keep its state."""
+
+    async def astream(self, input: Any, *, stream_mode: Any, config: Any) -> AsyncIterator[Any]:
+        yield "custom", config["configurable"]["thread_id"]
+
+
+def threads(context: AgentContext) -> Agent:
+    """Looks at its configuration."""
+    return Threads()
 
 
 def failing_factory(context: AgentContext) -> Agent:

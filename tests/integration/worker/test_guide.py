@@ -78,7 +78,7 @@ def test_the_guides_command_names_the_agent() -> None:
 
 
 def test_the_guide_speaks_of_event_types_that_there_are() -> None:
-    table = GUIDE.partition("## What comes of what")[2].partition("\n\nA tool that")[0]
+    table = GUIDE.partition("## What comes of what")[2].partition("\n\nA model that")[0]
     rows = re.findall(r"^\| .* \| (.*) \|$", table, re.MULTILINE)[1:]
     told = {name for row in rows for name in re.findall(r"`(\w+)`", row)} - {"messages"}
     given = {"run_queued", "attempt_superseded", "input_requested", "input_responded"}  # no agent's

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from itertools import pairwise
@@ -18,7 +19,18 @@ from tailrace.sessions import Sessions
 from tailrace.settings import Settings
 from tailrace_worker.job import perform, perform_run
 
-NAMES = ("refused", "raising", "with_tool", "failing_factory", "no_agent", "later", "missing", "witness")
+NAMES = (
+    "refused",
+    "raising",
+    "with_tool",
+    "failing_factory",
+    "no_agent",
+    "later",
+    "missing",
+    "witness",
+    "threads",
+    "team",
+)
 AGENTS = ",".join(f"{name}=tests.integration.worker.agents:{name}" for name in NAMES)
 ANSWER = ["message_start", "message_delta", "message_complete"]
 TOOL = ["message_start", "tool_args_delta", "message_complete", "tool_start", "tool_end", "message_complete"]
@@ -40,6 +52,12 @@ async def test_an_answer_is_told_from_start_to_finish(scene: Scene) -> None:
     assert (run.state, run.active, run.last_seq) == ("success", False, finish.seq)
     assert await Sessions(scene.database).last_seq("s1") == finish.seq
     assert only(events, "agent_end").data["usage"]["output_tokens"] > 10
+
+
+async def test_an_agent_within_a_graph_is_told_as_it_goes_on(scene: Scene) -> None:
+    events = await scene.perform("write 5 words", agent="team")
+    assert types(events) == [*BEGIN, *ANSWER, "agent_end", "finish"]
+    assert len([event for event in events if event.event_type == "message_delta"]) > 1
 
 
 async def test_messages_are_stored_and_chained(scene: Scene) -> None:
@@ -161,12 +179,29 @@ async def test_values_that_mongodb_refuses_are_carried(scene: Scene) -> None:
 
 @pytest.mark.parametrize(
     "prompt",
-    ["recursion", "overflow", "unicode", "exit", "group", "cancelled", "interrupt", "timeout", "no str"],
+    [
+        "recursion",
+        "overflow",
+        "unicode",
+        "exit",
+        "group",
+        "cancelled",
+        "interrupt",
+        "timeout",
+        "no str",
+        "surrogate",
+    ],
 )
-async def test_any_exception_ends_in_one_finish(scene: Scene, prompt: str) -> None:
+async def test_any_exception_ends_in_one_finish(
+    scene: Scene, prompt: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, logger="tailrace_worker")  # the test runner cannot carry a surrogate
     events = await scene.perform(prompt, agent="raising")
     assert types(events) == [*BEGIN, "run_error", "agent_end", "finish"]
     assert events[-1].data["status"] == "error"
+    run = await scene.run(events[0].run_id)
+    assert (run.state, run.attempt) == ("error", 1)
+    assert run.error == only(events, "run_error").data["message"]
 
 
 @pytest.mark.parametrize(
@@ -203,6 +238,14 @@ async def test_a_missing_package_or_key_is_named(
     error = only(await scene.perform("hello", model=model), "run_error").data
     assert error["code"] == "model_unavailable"
     assert says in error["message"]
+
+
+async def test_a_checkpointer_begins_afresh_in_each_attempt(scene: Scene) -> None:
+    first, second = [
+        only(await scene.perform("go", agent="threads", run_id=f"r{nth}", attempt=nth), "custom")
+        for nth in (1, 2)
+    ]
+    assert (first.data["value"], second.data["value"]) == ("r1-1", "r2-2")
 
 
 async def test_a_run_that_takes_too_long_times_out(scene: Scene) -> None:

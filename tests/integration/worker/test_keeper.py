@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, NoReturn
 
 import msgspec
@@ -26,6 +30,18 @@ from tailrace_worker.hold import Hold
 from tailrace_worker.keeper import keeping
 
 DEADLINE = 60.0  # seconds
+
+_GIVEN_UP = """
+import os, subprocess
+from tailrace_worker.job import _die
+
+if os.fork() == 0:
+    _die()  # which leads no group
+os.wait()
+subprocess.Popen(["sleep", "600"])
+os.write(1, b"goes on")
+_die()
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -124,6 +140,17 @@ async def test_a_process_that_may_open_nothing_more_tries_again_at_each_beat(
         place.blocked_until_renewed()
 
 
+async def test_it_ends_while_tools_have_all_the_threads(place: Place) -> None:
+    may_end = threading.Event()
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    tool = asyncio.create_task(asyncio.to_thread(may_end.wait, DEADLINE))
+    async with kept(place):
+        await asyncio.sleep(0)
+    assert not tool.done()
+    may_end.set()
+    await tool
+
+
 async def test_an_agent_that_does_not_end_is_given_up(settings: Settings, place: Place) -> None:
     place.hold.began = time.monotonic() - settings.run_timeout_seconds - CANCEL_GRACE_SECONDS - 1
     given_up = threading.Event()
@@ -131,3 +158,16 @@ async def test_an_agent_that_does_not_end_is_given_up(settings: Settings, place:
         with nothing_more_may_be_opened():
             assert given_up.wait(DEADLINE)
         place.hold.disarm()
+
+
+def test_a_process_that_is_given_up_ends_with_what_it_started() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _GIVEN_UP], stdout=subprocess.PIPE, process_group=0
+    ) as process:
+        try:
+            # Its pipe is closed when nobody has it any more.
+            assert process.communicate(timeout=DEADLINE)[0] == b"goes on"
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,7 @@ from tailrace_worker.progress import shown
 from tailrace_worker.redis_client import redis_client
 
 Kind = Literal["uvloop", "asyncio"]
+DEADLINE = 30.0  # seconds
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])
@@ -93,6 +95,36 @@ def test_a_tool_may_start_processes(ground: Groundwork) -> None:
         await ground.database.command("ping")
 
     ground.run(work())
+
+
+def test_tools_that_block_do_not_wait_for_each_other(ground: Groundwork) -> None:
+    together = threading.Barrier(20, timeout=DEADLINE)
+
+    async def work() -> None:
+        await asyncio.gather(*(asyncio.to_thread(together.wait) for _ in range(together.parties)))
+
+    ground.run(work())
+
+
+def test_nobody_waits_for_a_tool_that_goes_on_after_its_run(settings: Settings, worker_loop: Kind) -> None:
+    ground = Groundwork(msgspec.structs.replace(settings, worker_loop=worker_loop))
+    began, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def tool() -> None:
+        began.set()
+        may_end.wait(DEADLINE)
+        ended.set()
+
+    async def work() -> None:
+        calling = asyncio.create_task(asyncio.to_thread(tool))
+        await until(began.is_set)
+        calling.cancel()
+
+    ground.run(work())
+    ground.close()
+    assert not ended.is_set()
+    may_end.set()
+    assert ended.wait(DEADLINE)
 
 
 def test_a_run_ends_though_redis_has_cut_its_connections(

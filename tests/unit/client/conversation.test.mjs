@@ -139,3 +139,8 @@ test("a reset empties the conversation and any place may come next", () => {
 test("a hole in what is known of a text does not hide what follows", () => {
   assert.equal(all(frames(delta("end", 100))).items[0].text, "end");
 });
+
+test("progress that does not say of which tool is nobody's", () => {
+  const progress = { event_type: "tool_progress", tool_call_id: "", progress: 0.5 };
+  assert.deepEqual(all(frames({ event_type: "run_queued" }, progress)).items, []);
+});

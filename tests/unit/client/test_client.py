@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from tests.unit.client.frames import run_of, sse
 
-from tailrace.client import Client, ClientError, DigestMismatch, Frame, TooManyRequests
+from tailrace.client import Client, ClientError, DigestMismatch, Frame, ServerError, TooManyRequests
 
 LIMITED = (
     b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n"
@@ -19,6 +19,12 @@ LIMITED = (
     b'{"title":"A limit of the user is reached","status":429,"detail":"At most 20 runs."}'
 )
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\nretry: 20\n\n"
+
+
+PROXYS = (
+    b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/html; charset=iso-8859-1\r\nConnection: close\r\n\r\n"
+    b'{"title":"D\xe9sol\xe9"}'
+)
 
 
 @asynccontextmanager
@@ -93,3 +99,9 @@ async def test_a_run_too_many_is_left_to_the_caller_with_the_time_to_wait() -> N
         with pytest.raises(TooManyRequests, match="At most 20 runs") as caught:
             await anext(client.generate("s", "Hello"))
     assert caught.value.retry_after == 1
+
+
+async def test_an_error_in_another_encoding_is_a_problem_all_the_same() -> None:
+    async with served(PROXYS) as url, Client(url, "token") as client:
+        with pytest.raises(ServerError, match="Bad Gateway"):
+            await client.cancel("s")

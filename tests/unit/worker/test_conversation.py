@@ -48,6 +48,54 @@ def test_a_call_without_a_result_gets_one_that_says_so() -> None:
     assert (given[2].tool_call_id, given[2].status) == ("c", "error")
 
 
+def test_what_stands_between_a_call_and_its_result_is_put_behind_it() -> None:
+    assert shown(
+        message("user", "go"),
+        message("assistant", "", "c"),
+        message("assistant", "", status="error"),
+        message("assistant", "meanwhile"),
+        message("tool", "4", tool_call_id="c", name="f"),
+    ) == ["human:go", "ai:", "tool:4", "ai:meanwhile"]
+
+
+def test_a_result_of_a_later_run_answers_no_call_of_an_earlier_one() -> None:
+    told = shown(
+        message("user", "go"),
+        message("assistant", "", "c"),
+        message("user", "again"),
+        message("assistant", "", "c"),
+        message("tool", "4", tool_call_id="c", name="f"),
+    )
+    assert told == [
+        "human:go",
+        "ai:",
+        "tool:The run ended before this tool did.",
+        "human:again",
+        "ai:",
+        "tool:4",
+    ]
+
+
+def test_a_result_that_is_missing_has_an_id_that_stays() -> None:
+    messages = [message("user", "go"), message("assistant", "", "c")]
+    (*_, first), (*_, second) = to_langchain(messages), to_langchain(messages)
+    assert first.id == second.id is not None
+
+
+def test_a_failed_tool_is_given_back_as_one() -> None:
+    (*_, good, bad) = to_langchain(
+        [
+            message("user", "go"),
+            message("assistant", "", "c", "d"),
+            message("tool", "4", tool_call_id="c", name="f"),
+            message("tool", "no", tool_call_id="d", name="f", status="error"),
+        ]
+    )
+    assert isinstance(good, ToolMessage)
+    assert isinstance(bad, ToolMessage)
+    assert (good.status, bad.status) == ("success", "error")
+
+
 def test_what_a_cut_left_at_the_front_is_dropped() -> None:
     cut = (
         message("tool", "4", tool_call_id="c"),

@@ -30,12 +30,6 @@ def calculator(expression: str) -> str:
     return f"={expression}"
 
 
-@tool
-def asks_a_model(question: str) -> str:
-    """Ask another model."""
-    return OfflineModel(tokens_per_second=1e6).invoke(question).text
-
-
 class Told:
     """What a translator gave."""
 
@@ -115,15 +109,6 @@ async def test_a_model_that_does_not_stream() -> None:
     assert [message.content for message in told.messages] == ["Let me see.", "=1", "one"]
 
 
-async def test_what_a_model_says_inside_a_tool_is_no_turn_of_the_conversation() -> None:
-    call = {"id": "c", "name": "asks_a_model", "args": {"question": "write 3 words"}}
-    model = Says(messages=[AIMessage("", tool_calls=[call]), AIMessage("done")])
-    told = Told(*await items_of(model, "go", asks_a_model))
-    assert [message.role for message in told.messages] == ["assistant", "tool", "assistant"]
-    assert "the" in {delta["delta"] for delta in told.data("message_delta")}
-    assert told.types[-3:] == ANSWER
-
-
 def test_reasoning_and_text_blocks_are_told_apart() -> None:
     told = Told(
         chunk(
@@ -163,6 +148,16 @@ def test_only_the_first_chunk_may_be_named() -> None:
     assert [message.content for message in told.messages] == ["abc"]
 
 
+def test_calls_that_share_an_index_do_not_mix() -> None:
+    part = {"type": "tool_call_chunk", "name": "f", "index": 0, "args": "{"}
+    rest = {**part, "name": None, "id": None, "args": "}"}
+    told = Told(
+        chunk(id="x", tool_call_chunks=[{**part, "id": "c"}]),
+        chunk(id="x", tool_call_chunks=[{**part, "id": "d"}, rest]),
+    )
+    assert [part["tool_call_id"] for part in told.data("tool_args_delta")] == ["c", "d", "d"]
+
+
 def test_call_chunks_with_neither_id_nor_index_continue_the_last_call() -> None:
     part = {"type": "tool_call_chunk", "name": None, "id": None, "index": None}
     told = Told(
@@ -192,6 +187,21 @@ def test_a_run_that_breaks_off_closes_what_is_open() -> None:
     assert told.data("tool_end")[0]["status"] == "error"
 
 
+def test_a_message_that_nothing_ended_is_broken_off_in_a_run_that_succeeds() -> None:
+    told = Told(chunk("half an ans", id="y"))
+    assert told.data("message_complete")[-1]["status"] == told.messages[0].status == "error"
+    assert told.translator.answer == ""
+
+
+def test_a_tool_that_failed_is_kept_as_one() -> None:
+    call = {"id": "c", "name": "f", "args": {}}
+    told = Told(
+        ("updates", {"model": {"messages": [AIMessage("", id="x", tool_calls=[call])]}}),
+        ("messages", (ToolMessage("no", tool_call_id="c", id="t", status="error"), {})),
+    )
+    assert told.messages[-1].status == told.data("message_complete")[-1]["status"] == "error"
+
+
 def test_a_result_comes_by_two_ways_and_is_told_once() -> None:
     call = {"id": "c", "name": "f", "args": {}}
     result = ToolMessage(
@@ -212,6 +222,20 @@ def test_messages_from_before_the_run_are_not_told_again() -> None:
     translator = Translator(Envelope(RUN, Trace()), known_ids=frozenset(["old"]))
     told = Told(("updates", {"trim": {"messages": [AIMessage("old", id="old")]}}), translator=translator)
     assert told.drafts == []
+
+
+def test_progress_of_one_of_several_tools_is_nobodys_unless_it_says_whose() -> None:
+    calls: list[Any] = [{"id": name, "name": "f", "args": {}} for name in ("c", "d")]
+    result = ToolMessage("done", tool_call_id="c", id="t")
+    report = {"type": "tool_progress", "progress": 1}
+    told = Told(
+        ("updates", {"model": {"messages": [AIMessage("", id="x", tool_calls=calls)]}}),
+        ("custom", report),
+        ("custom", {**report, "tool_call_id": "c"}),
+        ("messages", (result, {})),
+        ("custom", report),
+    )
+    assert [data["tool_call_id"] for data in told.data("tool_progress")] == ["", "c", "d"]
 
 
 def test_custom_values_become_what_they_say_they_are() -> None:
