@@ -6,6 +6,10 @@ import httpx
 import pytest
 from tests.integration.api.conftest import Bearer
 
+from tailrace.mongo import Database
+from tailrace.settings import Settings
+from tailrace.tokens import mint
+
 GENERATE, CONTINUE = "/api/apps/s1/agent/generate", "/api/apps/s1/agent/stream-continue"
 
 Api = httpx.AsyncClient
@@ -45,6 +49,18 @@ async def test_a_prompt_without_a_body_is_told_what_to_give(api: Api, bearer: Be
     answer = await api.post(GENERATE, headers=bearer("alice"))
     told = {"field": "body", "message": "is missing: give a JSON object with a prompt", "source": "body"}
     assert (answer.status_code, answer.json()["errors"]) == (400, [told])
+
+
+async def test_events_are_kept_for_as_long_as_their_run_may_take(
+    api: Api, settings: Settings, database: Database
+) -> None:
+    for claim, kept in ((60.0, settings.run_timeout_seconds + 60), (86_400.0, 86_400.0), (None, None)):
+        token = mint(settings, user="alice", retention_seconds=claim)
+        headers = {"Authorization": f"Bearer {token}", "Prefer": "respond-async"}
+        path = f"/api/apps/kept-{claim or 0:.0f}/agent/generate"
+        run_id = (await api.post(path, json={"prompt": "Hello"}, headers=headers)).json()["run_id"]
+        run = await database["runs"].find_one({"_id": run_id}) or {}
+        assert run.get("retention_seconds") == kept
 
 
 async def test_a_bad_timestamp_is_told_what_a_good_one_is(api: Api, bearer: Bearer) -> None:
