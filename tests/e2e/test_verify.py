@@ -18,7 +18,7 @@ from pymongo.collection import Collection
 from tests.e2e.shared import shared_settings
 from tests.e2e.stack import Stack
 
-from tailrace.client import Client, DigestMismatch
+from tailrace.client import Client, DigestMismatch, terminal
 
 Events = Collection[dict[str, Any]]
 
@@ -105,15 +105,19 @@ async def test_an_expired_beginning_cannot_be_checked_and_is_no_fault(
     assert [run["digest"] for run in report["runs"]] == ["partial", "ok", "ok"]
 
 
-def test_a_server_that_says_nothing_verifies_nothing(stack: Stack) -> None:
+def test_a_server_that_says_nothing_verifies_nothing(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(terminal, "STALL_SECONDS", 0.5)
     assert stack.api.pid
     os.kill(stack.api.pid, signal.SIGSTOP)
     try:
-        done = verify(stack, "nobody")
+        status = terminal.verify(url=stack.url, token=stack.token(), session="nobody")
     finally:
         os.kill(stack.api.pid, signal.SIGCONT)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "nothing was verified" in done.stderr
+    said = capsys.readouterr()
+    assert (status, said.out) == (1, "")
+    assert "nothing was verified" in said.err
 
 
 def test_an_unknown_session_fails_with_a_sentence(stack: Stack) -> None:
