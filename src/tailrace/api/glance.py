@@ -11,7 +11,7 @@ from pymongo.read_concern import ReadConcern
 
 from tailrace.api.services import Services
 from tailrace.errors import NotYours
-from tailrace.eventlog import Bounds
+from tailrace.eventlog import Bounds, EventLog
 from tailrace.mongo import settled
 
 __all__ = ["Glance", "glance"]
@@ -39,26 +39,41 @@ async def glance(services: Services, session_id: str, user: str, *, run_id: str 
         found = await (await settled(sessions.aggregate(stages, session=causal))).to_list(None)
     if not found or (run_id is not None and not found[0]["run"]):
         raise NotYours
-    return _seen(found[0])
+    seen = _seen(found[0])
+    if await _has_finished(services.log, session_id, found[0], seen.running):
+        return msgspec.structs.replace(seen, running=None)
+    return seen
+
+
+async def _has_finished(
+    event_log: EventLog, session_id: str, found: Mapping[str, Any], running: str | None
+) -> bool:
+    """Whether the run that is not marked as ended has its `finish`, and another began to wait behind that.
+
+    Asked for apart: it is rare that what began to wait is the newest event.
+    """
+    (newest,) = found["newest"] or [{}]
+    if running is None or newest.get("event_type") != "run_queued" or newest["run_id"] == running:
+        return False
+    after = (found["run"][0].get("first_seq") or 1) - 1
+    return await event_log.finish_of(session_id, running, after=after) is not None
 
 
 def _stages(session_id: str, user: str, run_id: str | None, *, archive: bool) -> list[dict[str, Any]]:
-    """The session with its run, both ends of its log, the newest event of a run that does not wait, and the
-    first segment, each in a list of at most one.
+    """The session with its run, both ends of its log, and its first segment, each in a list of at most one.
 
     In this order: with a run that has ended its `finish` is seen, and what has expired is in the archive.
     Each part names the session, by which a sharded cluster knows where it is.
     """
     own = {"session_id": session_id}
     run = {**own, "active": True} if run_id is None else {**own, "_id": run_id}
-    worked = {**own, "event_type": {"$ne": "run_queued"}}
+    newest = {"_id": 0, "seq": 1, "timestamp": 1, "event_type": 1, "run_id": 1}
     archived = [_part("archived", "segments", own, {"first": 1}, sort={"last": ASCENDING})] if archive else []
     return [
         {"$match": {"_id": session_id, "owner": user}},
         {"$project": {"last_seq": 1}},
-        _part("run", "runs", run, {"finished_at": 1, "last_seq": 1}),
-        _part("newest", "events", own, {"_id": 0, "seq": 1, "timestamp": 1}, sort={"seq": DESCENDING}),
-        _part("worked", "events", worked, {"event_type": 1, "run_id": 1}, sort={"seq": DESCENDING}),
+        _part("run", "runs", run, {"finished_at": 1, "first_seq": 1, "last_seq": 1}),
+        _part("newest", "events", own, newest, sort={"seq": DESCENDING}),
         _part("oldest", "events", own, {"_id": 0, "seq": 1}, sort={"seq": ASCENDING}),
         *archived,
     ]
@@ -73,14 +88,13 @@ def _part(
 
 
 def _seen(found: Mapping[str, Any]) -> Glance:
-    run, newest, worked, oldest, archived = (
-        (found.get(name) or [{}])[0] for name in ("run", "newest", "worked", "oldest", "archived")
+    run, newest, oldest, archived = (
+        (found.get(name) or [{}])[0] for name in ("run", "newest", "oldest", "archived")
     )
     last = newest.get("seq", found.get("last_seq", 0))  # when the events have expired, the session knows
     first = oldest.get("seq", last + 1)
-    # The `finish` is written a moment before the run is marked as ended. Until then nothing stands behind it
-    # but what other runs say that begin to wait.
-    finished = worked.get("event_type") == "finish" and worked["run_id"] == run.get("_id")
+    # The `finish` is written a moment before the run is marked as ended.
+    finished = newest.get("event_type") == "finish" and newest["run_id"] == run.get("_id")
     return Glance(
         bounds=Bounds(min(first, archived.get("first", first)), last),
         newest_at=newest.get("timestamp"),
